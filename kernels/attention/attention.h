@@ -1,0 +1,39 @@
+#pragma once
+#include "kernels/core/memory.h"
+#include "kernels/core/stream.h"
+
+namespace jamba {
+
+/// Sizes of one attention call. tokens = batch * seq; query head h reads kv head
+/// h / (num_heads / num_kv_heads).
+struct AttentionShape {
+  std::int64_t batch = 0;
+  std::int64_t seq = 0;       // queries a sequence
+  std::int64_t seq_keys = 0;  // keys a sequence; >= seq. Query i sits at key seq_keys - seq + i.
+  std::int64_t num_heads = 0;
+  std::int64_t num_kv_heads = 0;
+  std::int64_t head_dim = 0;
+};
+
+/// Causal softmax attention over grouped heads, in blocks: memory is linear in length.
+/// out = softmax(scale * q k^T + mask) v, where query i sees key j iff j <= its own place and
+/// j >= doc_start[i].
+/// Shapes: q, out [batch, seq, num_heads, head_dim] as [batch * seq, num_heads * head_dim];
+///         k, v [batch * seq_keys, num_kv_heads * head_dim];
+///         lse [batch, num_heads, seq], saved for backward;
+///         doc_start [batch, seq]: place of the first key of the query's document; absent: all 0.
+/// Dtypes: q, k, v, out float32 or bfloat16, equal; lse float32; doc_start int32.
+///         Scores, softmax and sums in float32.
+/// Units: scale multiplies the scores, usually head_dim^-0.5.
+/// Errors: LogicError if shapes disagree, or num_heads is no multiple of num_kv_heads.
+/// Determinism: bitwise for any thread count.   Source: arXiv:2307.08691 (FlashAttention-2).
+void attention_forward(Stream&, Arena& scratch, Tensor out, Tensor lse, Tensor q, Tensor k,
+                       Tensor v, Tensor doc_start, const AttentionShape&, float scale);
+
+/// Shapes: dq as q; dk, dv as k; out and lse from forward. seq_keys must equal seq.
+/// Determinism: bitwise for any thread count; dk and dv sum query blocks in a fixed order.
+void attention_backward(Stream&, Arena& scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout,
+                        Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor doc_start,
+                        const AttentionShape&, float scale);
+
+}  // namespace jamba

@@ -1,0 +1,90 @@
+#pragma once
+// Owners of device memory: Buffer (one allocation) and Arena (many short-lived tensors).
+
+#include <cstdint>
+#include <initializer_list>
+#include <vector>
+
+#include "kernels/core/tensor.h"
+
+namespace jamba {
+
+/// Every allocation starts on this boundary: a cache line, and the widest vector.
+inline constexpr std::int64_t kAlignment = 64;
+
+/// One zero-filled allocation on a device. Move-only.
+/// Errors: std::bad_alloc with the size, if the memory is not there.
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(std::int64_t bytes, Device device = {});
+  ~Buffer();
+  Buffer(Buffer&& other) noexcept;
+  Buffer& operator=(Buffer&& other) noexcept;
+
+  void* data() const { return data_; }
+  std::int64_t bytes() const { return bytes_; }
+  Tensor tensor(DType dtype, std::initializer_list<std::int64_t> dims) const;
+
+ private:
+  void* data_ = nullptr;
+  std::int64_t bytes_ = 0;
+  Device device_{};
+};
+
+/// A stack of tensors: allocate, then release everything above a mark. It grows while it warms up;
+/// after a reset() with nothing on it, it holds one block of its high-water size, so that a
+/// repeated step allocates nothing.
+/// Content of a new tensor is unspecified; with poison on, every byte is 0xFF (NaN as a float).
+class Arena {
+ public:
+  explicit Arena(Device device = {}) : device_(device) {}
+
+  Tensor allocate(DType dtype, std::initializer_list<std::int64_t> dims);
+  Tensor allocate(DType dtype, std::span<const std::int64_t> dims);
+  /// Uninitialised bytes on a kAlignment boundary.
+  void* allocate_bytes(std::int64_t bytes);
+
+  struct Mark {
+    std::size_t block;
+    std::int64_t offset;
+  };
+  Mark mark() const { return {current_, blocks_.empty() ? 0 : blocks_[current_].used}; }
+  void release(Mark mark);
+  /// Releases everything; joins blocks into one if warming up needed several.
+  void reset();
+
+  std::int64_t high_water_bytes() const { return high_water_; }
+  /// Number of device allocations so far; constant once warm.
+  std::int64_t num_allocations() const { return num_allocations_; }
+  void set_poison(bool poison) { poison_ = poison; }
+
+ private:
+  struct Block {
+    Buffer buffer;
+    std::int64_t used = 0;
+  };
+  std::int64_t used_bytes() const;
+
+  Device device_;
+  std::vector<Block> blocks_;
+  std::size_t current_ = 0;
+  std::int64_t high_water_ = 0;
+  std::int64_t num_allocations_ = 0;
+  bool poison_ = false;
+};
+
+/// Releases what was allocated on an arena during its lifetime.
+class ArenaScope {
+ public:
+  explicit ArenaScope(Arena& arena) : arena_(arena), mark_(arena.mark()) {}
+  ~ArenaScope() { arena_.release(mark_); }
+  ArenaScope(const ArenaScope&) = delete;
+  ArenaScope& operator=(const ArenaScope&) = delete;
+
+ private:
+  Arena& arena_;
+  Arena::Mark mark_;
+};
+
+}  // namespace jamba

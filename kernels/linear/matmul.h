@@ -1,0 +1,31 @@
+#pragma once
+#include "kernels/core/memory.h"
+#include "kernels/core/stream.h"
+
+namespace jamba {
+
+/// Whether an output is replaced or added to.
+enum class Write { overwrite, accumulate };
+
+// The three products of a linear layer y = x w^T, w stored [out, in] as in PyTorch.
+// Dtypes: inputs float32 or bfloat16, equal to each other; outputs float32, or the inputs' dtype.
+//         Sums in float32.
+// Aliasing: none.  M = 0 (no tokens) is legal: y, dx are empty, dw is unchanged or zeroed.
+// Errors: LogicError if shapes or dtypes disagree.
+// Determinism: run-to-run bitwise for the same shapes and thread count.  Across thread counts as
+//         far as oneDNN gives it on the machine; docs/ARCHITECTURE.md states what was measured.
+
+/// y = x w^T.   Shapes: y [tokens, out]; x [tokens, in]; w [out, in].
+void linear_forward(Stream&, Tensor y, Tensor x, Tensor w, Write = Write::overwrite);
+/// dx = dy w.   Shapes: dx [tokens, in]; dy [tokens, out]; w [out, in].
+void linear_backward_input(Stream&, Tensor dx, Tensor dy, Tensor w, Write = Write::overwrite);
+/// dw += dy^T x.   Shapes: dw [out, in] float32; dy [tokens, out]; x [tokens, in].
+void linear_backward_weight(Stream&, Tensor dw, Tensor dy, Tensor x, Write = Write::accumulate);
+
+/// y[t] += bias.   Shapes: y [tokens, out]; bias [out].
+void bias_forward(Stream&, Tensor y, Tensor bias);
+/// dbias += sum over tokens of dy.   Shapes: dbias [out] float32; dy [tokens, out].
+/// Determinism: fixed blocks of tokens, summed in order.
+void bias_backward(Stream&, Arena& scratch, Tensor dbias, Tensor dy);
+
+}  // namespace jamba

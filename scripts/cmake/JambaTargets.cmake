@@ -1,0 +1,56 @@
+# How jamba's libraries, programs and tests are declared.
+
+add_library(jamba_flags INTERFACE)
+target_include_directories(jamba_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(jamba_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+                                             -Wno-sign-conversion)
+if(JAMBA_WERROR)
+  target_compile_options(jamba_flags INTERFACE -Werror)
+endif()
+if(JAMBA_SANITIZE)
+  target_compile_options(jamba_flags INTERFACE -fsanitize=${JAMBA_SANITIZE}
+                                               -fno-omit-frame-pointer)
+  target_link_options(jamba_flags INTERFACE -fsanitize=${JAMBA_SANITIZE})
+endif()
+
+# jamba_add_library(NAME SOURCES a.cc ... [PUBLIC libs that its headers need] [PRIVATE libs])
+function(jamba_add_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC jamba_flags ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE})
+endfunction()
+
+# jamba_add_test(NAME SOURCES a.cc ... [LIBS libs] [LABELS unit]): one GoogleTest program, one
+# ctest entry. Labels: unit, ranks, oracle, slow.
+function(jamba_add_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS;LABELS" ${ARGN})
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS unit)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_LIBS} jamba_test_support GTest::gmock
+                                        GTest::gtest_main)
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600)
+endfunction()
+
+# jamba_add_mpi_test(NAME RANKS 1 2 4 SOURCES a.cc ... [LIBS libs]): the same program under
+# scripts/launch, one ctest entry a number of ranks.
+function(jamba_add_mpi_test name)
+  cmake_parse_arguments(ARG "" "" "RANKS;SOURCES;LIBS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_LIBS} jamba_test_support GTest::gmock GTest::gtest)
+  foreach(ranks ${ARG_RANKS})
+    add_test(NAME ${name}_${ranks} COMMAND ${CMAKE_SOURCE_DIR}/scripts/launch -n ${ranks} --
+                                           $<TARGET_FILE:${name}>
+             WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+    set_tests_properties(${name}_${ranks} PROPERTIES LABELS mpi TIMEOUT 300 PROCESSORS ${ranks})
+  endforeach()
+endfunction()
+
+# jamba_ops_sources(a.cc ...): adds this folder's files to the jamba_ops library.
+macro(jamba_ops_sources)
+  set(sources ${ARGN})
+  list(TRANSFORM sources PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
+  set(JAMBA_OPS_SOURCES ${JAMBA_OPS_SOURCES} ${sources} PARENT_SCOPE)
+endmacro()

@@ -1,0 +1,125 @@
+#include "tests/support/tensors.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "kernels/core/rng.h"
+
+namespace jamba::test {
+
+namespace {
+
+constexpr std::int64_t kGuardBytes = 4 * kAlignment;
+constexpr unsigned char kGuard = 0xA5;
+
+std::int64_t count(const std::vector<std::int64_t>& dims) {
+  std::int64_t n = 1;
+  for (const std::int64_t d : dims) n *= d;
+  return n;
+}
+
+template <class F>
+void for_dtype(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::f32:
+      return f(float{});
+    case DType::bf16:
+      return f(bfloat16{});
+    case DType::i32:
+      return f(std::int32_t{});
+    case DType::i64:
+      return f(std::int64_t{});
+    case DType::u8:
+      return f(std::uint8_t{});
+  }
+}
+
+}  // namespace
+
+GuardedTensor::GuardedTensor(DType dtype, const std::vector<std::int64_t>& dims)
+    : buffer_(count(dims) * dtype_bytes(dtype) + 2 * kGuardBytes),
+      tensor_(static_cast<char*>(buffer_.data()) + kGuardBytes, dtype, dims) {
+  std::memset(buffer_.data(), kGuard, static_cast<std::size_t>(buffer_.bytes()));
+  std::memset(tensor_.raw(), 0xFF, static_cast<std::size_t>(tensor_.bytes()));
+}
+
+GuardedTensor::GuardedTensor(DType dtype, const std::vector<std::int64_t>& dims,
+                             const std::vector<double>& values)
+    : GuardedTensor(dtype, dims) {
+  from_doubles(tensor_, values);
+}
+
+std::vector<double> GuardedTensor::values() const { return to_doubles(tensor_); }
+
+bool GuardedTensor::guards_intact() const {
+  const auto* bytes = static_cast<const unsigned char*>(buffer_.data());
+  for (std::int64_t i = 0; i < kGuardBytes; ++i) {
+    if (bytes[i] != kGuard || bytes[buffer_.bytes() - 1 - i] != kGuard) return false;
+  }
+  return true;
+}
+
+std::vector<double> to_doubles(const Tensor& t) {
+  std::vector<double> out(static_cast<std::size_t>(t.numel()));
+  for_dtype(t.dtype(), [&]<class T>(T) {
+    const T* p = t.ptr<T>();
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      if constexpr (std::is_same_v<T, bfloat16>) {
+        out[i] = static_cast<float>(p[i]);
+      } else {
+        out[i] = static_cast<double>(p[i]);
+      }
+    }
+  });
+  return out;
+}
+
+void from_doubles(const Tensor& t, const std::vector<double>& values) {
+  JAMBA_CHECK(t.numel() == static_cast<std::int64_t>(values.size()), "{} values for {}",
+              values.size(), t.describe());
+  for_dtype(t.dtype(), [&]<class T>(T) {
+    T* p = t.ptr<T>();
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if constexpr (std::is_same_v<T, bfloat16>) {
+        p[i] = bfloat16(static_cast<float>(values[i]));
+      } else {
+        p[i] = static_cast<T>(values[i]);
+      }
+    }
+  });
+}
+
+std::vector<double> normal_values(std::int64_t n, std::uint64_t seed, const std::string& name,
+                                  double scale) {
+  const CounterRng rng(seed, name);
+  std::vector<double> out(static_cast<std::size_t>(n));
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = scale * rng.normal(i);
+  return out;
+}
+
+std::vector<double> integer_values(std::int64_t n, std::uint64_t seed, const std::string& name,
+                                   std::int64_t low, std::int64_t high) {
+  const CounterRng rng(seed, name);
+  std::vector<double> out(static_cast<std::size_t>(n));
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    out[i] = static_cast<double>(low + rng.below(i, high - low));
+  }
+  return out;
+}
+
+double worst_error(const std::vector<double>& got, const std::vector<double>& want) {
+  if (got.size() != want.size()) return std::numeric_limits<double>::infinity();
+  double squares = 0;
+  for (const double w : want) squares += w * w;
+  const double rms = want.empty() ? 0 : std::sqrt(squares / static_cast<double>(want.size()));
+  double worst = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    if (got[i] == want[i]) continue;
+    const double error = std::abs(got[i] - want[i]) / (rms + std::abs(want[i]));
+    if (!(error <= worst)) worst = std::isnan(error) ? INFINITY : error;
+  }
+  return worst;
+}
+
+}  // namespace jamba::test

@@ -1,0 +1,81 @@
+#pragma once
+// Everything that one training run needs, as plain values.
+
+#include <cstdint>
+#include <string>
+
+#include "data/data_config.h"
+#include "kernels/core/dtype.h"
+#include "trainer/model/model_config.h"
+
+namespace jamba {
+
+enum class ScheduleKind { constant, cosine, wsd };
+enum class Recompute { none, block };
+
+struct OptimizerConfig {
+  double lr = 3e-4;
+  double min_lr = 0.0;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;  // not on norms, biases, A_log, D, dt bias
+  double grad_clip = 1.0;     // global norm; 0: off
+  ScheduleKind schedule = ScheduleKind::cosine;
+  std::int64_t warmup_steps = 0;
+  std::int64_t decay_steps = 0;  // wsd: length of the final decay; 0: a tenth of the run
+};
+
+struct TrainConfig {
+  std::int64_t steps = 0;
+  std::int64_t micro_batch_size = 1;  // sequences a rank in one forward
+  std::int64_t global_batch_size = 0; // sequences a step, over all ranks; 0: micro * dp
+  std::uint64_t seed = 1;
+  DType dtype = DType::f32;  // storage of weights and activations
+  Recompute recompute = Recompute::none;
+  std::int64_t max_skipped_steps = 5;  // non-finite steps in a row before the run stops
+  std::int64_t threads = 0;            // a rank; 0: cores / ranks on this host, at least 1
+  double peak_gflops = 0;              // a rank, for MFU; 0: measured at start
+};
+
+/// Degrees of each parallel axis; dp is what remains of the ranks.
+struct ParallelConfig {
+  std::int64_t tp = 1;
+  std::int64_t pp = 1;
+  std::int64_t cp = 1;
+  std::int64_t ep = 1;
+  double bucket_mb = 25;  // gradient reduction
+};
+
+struct CheckpointConfig {
+  std::int64_t every = 0;  // steps; 0: only at the end
+  std::int64_t keep = 2;
+};
+
+struct EvalConfig {
+  std::int64_t every = 0;          // steps; 0: only at the end
+  std::int64_t max_tokens = 65536; // a source
+};
+
+struct LogConfig {
+  std::int64_t every = 1;
+  bool tensorboard = true;
+};
+
+struct RunConfig {
+  std::string run_dir;
+  ModelConfig model;
+  DataConfig data;
+  TrainConfig train;
+  OptimizerConfig optimizer;
+  ParallelConfig parallel;
+  CheckpointConfig checkpoint;
+  EvalConfig eval;
+  LogConfig log;
+};
+
+/// Every broken rule between fields, in words; keys are full paths such as "train.steps".
+/// world_size <= 0: the number of ranks is not known yet.
+std::vector<ConfigFault> check(const RunConfig&, int world_size);
+
+}  // namespace jamba
