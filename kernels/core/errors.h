@@ -31,8 +31,14 @@ class Error : public std::runtime_error {
   Error(ExitCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
   ExitCode exit_code() const { return code_; }
 
+  /// Whether every rank of the job throws this same error at this point, so that none is left
+  /// waiting for another. The thrower knows.
+  bool on_all_ranks() const { return on_all_ranks_; }
+  void set_on_all_ranks() { on_all_ranks_ = true; }
+
  private:
   ExitCode code_;
+  bool on_all_ranks_ = false;
 };
 
 #define JAMBA_DEFINE_ERROR(Name, code)                                     \

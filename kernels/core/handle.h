@@ -20,6 +20,8 @@ class UniqueHandle {
 
   H get() const { return handle_; }
   explicit operator bool() const { return handle_ != null; }
+  /// Gives the handle up to a caller who closes it himself, to see the result.
+  H release() { return std::exchange(handle_, null); }
   void reset() {
     if (handle_ != null) Close(handle_);
     handle_ = null;

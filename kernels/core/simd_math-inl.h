@@ -25,19 +25,25 @@ HWY_INLINE VF exp2_polynomial(VF r) {
   return hn::MulAdd(p, r, hn::Set(d, 1.0f));
 }
 
-/// p * 2^n for integral n in [-126, 127] held as float; p in [0.7, 1.5].
+/// p * 2^n for integral n in [-126, 127] held as float; p in [0.7, 1.5]. NaN stays NaN: the power
+/// multiplies, since added to the exponent's bits it would turn some NaNs into numbers.
 HWY_INLINE VF scale_by_power(VF p, VF n) {
-  const DI32 di;
-  const auto exponent = hn::ShiftLeft<23>(hn::ConvertTo(di, n));
-  return hn::BitCast(DF(), hn::Add(hn::BitCast(di, p), exponent));
+  // 1.5 * 2^23 + 127 brings the biased exponent into the lowest bits.
+  const VF biased = hn::Add(n, hn::Set(DF(), 12583039.0f));
+  return hn::Mul(p, hn::BitCast(DF(), hn::ShiftLeft<23>(hn::BitCast(DI32(), biased))));
 }
 
 /// 2^x for x <= 127; below -126 the result stays 2^-126. NaN passes through.
 /// Error: at most 3 units of 2^-24.
 HWY_INLINE VF exp2_clamped(VF x) {
-  const VF clamped = hn::Max(hn::Set(DF(), -126.0f), x);  // NaN: the second operand survives
-  const VF n = hn::Round(clamped);
-  return scale_by_power(exp2_polynomial(hn::Sub(clamped, n)), n);
+  const DF d;
+  const DI32 di;
+  const VF clamped = hn::Max(hn::Set(d, -126.0f), x);  // NaN: the second operand survives
+  const VF magic = hn::Set(d, 12582912.0f);
+  const VF t = hn::Add(clamped, magic);
+  const VF r = hn::Sub(clamped, hn::Sub(t, magic));
+  const VF p = exp2_polynomial(r);
+  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::BitCast(di, t))));
 }
 
 /// e^x; 0 below -87.3, saturating near 1.7e38 above 88. NaN passes through.

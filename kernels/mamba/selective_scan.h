@@ -49,7 +49,6 @@ struct SelectiveScanGradients {
 /// dout [batch, seq, inner], dtype of u; dh_last [batch, inner, state] float32 or absent (zero).
 /// Determinism: bitwise for any thread count: db, dc sum fixed groups of channels in order.
 void selective_scan_backward(Stream&, Arena& scratch, const SelectiveScanGradients&, Tensor dout,
-                             Tensor dh_last, const SelectiveScanSaved&,
-                             const SelectiveScanInputs&);
+                             Tensor dh_last, const SelectiveScanSaved&, const SelectiveScanInputs&);
 
 }  // namespace jamba

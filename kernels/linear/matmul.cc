@@ -1,0 +1,71 @@
+#include "kernels/linear/matmul.h"
+
+#include "kernels/core/dispatch.h"
+
+namespace jamba {
+
+JAMBA_DECLARE_BACKENDS(linear_forward);
+JAMBA_DECLARE_BACKENDS(linear_backward_input);
+JAMBA_DECLARE_BACKENDS(linear_backward_weight);
+JAMBA_DECLARE_BACKENDS(bias_forward);
+JAMBA_DECLARE_BACKENDS(bias_backward);
+
+namespace {
+
+double flops(std::int64_t tokens, const Tensor& w) {
+  return 2.0 * static_cast<double>(tokens) * static_cast<double>(w.numel());
+}
+
+/// A result of inputs in `dtype` holds that or float32.
+void expect_result(const char* what, const Tensor& t, DType dtype,
+                   std::initializer_list<std::int64_t> dims) {
+  expect_float_tensor(what, t, dims);
+  JAMBA_CHECK(t.dtype() == DType::f32 || t.dtype() == dtype,
+              "{} is {}; of inputs in {} it may hold that or float32", what, t.describe(),
+              dtype_name(dtype));
+}
+
+}  // namespace
+
+void linear_forward(Stream& stream, Tensor y, Tensor x, Tensor w, Write write) {
+  expect_float_tensor("w", w, {-1, -1});
+  expect_tensor("x", x, w.dtype(), {-1, w.dim(1)});
+  expect_result("y", y, w.dtype(), {x.dim(0), w.dim(0)});
+  ProfileScope scope(stream.profile(), Part::matmul);
+  stream.profile().matmul_flops += flops(x.dim(0), w);
+  JAMBA_DISPATCH(linear_forward, stream, y, x, w, write);
+}
+
+void linear_backward_input(Stream& stream, Tensor dx, Tensor dy, Tensor w, Write write) {
+  expect_float_tensor("w", w, {-1, -1});
+  expect_tensor("dy", dy, w.dtype(), {-1, w.dim(0)});
+  expect_result("dx", dx, w.dtype(), {dy.dim(0), w.dim(1)});
+  ProfileScope scope(stream.profile(), Part::matmul);
+  stream.profile().matmul_flops += flops(dy.dim(0), w);
+  JAMBA_DISPATCH(linear_backward_input, stream, dx, dy, w, write);
+}
+
+void linear_backward_weight(Stream& stream, Tensor dw, Tensor dy, Tensor x, Write write) {
+  expect_tensor("dw", dw, DType::f32, {-1, -1});
+  expect_float_tensor("dy", dy, {-1, dw.dim(0)});
+  expect_tensor("x", x, dy.dtype(), {dy.dim(0), dw.dim(1)});
+  ProfileScope scope(stream.profile(), Part::matmul);
+  stream.profile().matmul_flops += flops(dy.dim(0), dw);
+  JAMBA_DISPATCH(linear_backward_weight, stream, dw, dy, x, write);
+}
+
+void bias_forward(Stream& stream, Tensor y, Tensor bias) {
+  expect_float_tensor("y", y, {-1, -1});
+  expect_float_tensor("bias", bias, {y.dim(1)});
+  ProfileScope scope(stream.profile(), Part::rest);
+  JAMBA_DISPATCH(bias_forward, stream, y, bias);
+}
+
+void bias_backward(Stream& stream, Arena& scratch, Tensor dbias, Tensor dy) {
+  expect_float_tensor("dy", dy, {-1, -1});
+  expect_tensor("dbias", dbias, DType::f32, {dy.dim(1)});
+  ProfileScope scope(stream.profile(), Part::rest);
+  JAMBA_DISPATCH(bias_backward, stream, scratch, dbias, dy);
+}
+
+}  // namespace jamba

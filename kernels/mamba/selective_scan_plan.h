@@ -1,0 +1,48 @@
+#pragma once
+// How the selective scan is cut into independent tasks, and the layout of its private arrays.
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/mamba/selective_scan.h"
+
+namespace jamba {
+
+/// Channels that lie side by side in the private layout of states: one AVX-512 vector.
+inline constexpr std::int64_t kScanBlock = 16;
+/// Channels of one task. Gradients of B and C are summed within a group, then over groups in order,
+/// so this must not depend on the number of threads. Small enough to feed two threads at inner
+/// 256, large enough that the partial sums (8 bytes a state, token and group) cost little.
+inline constexpr std::int64_t kScanGroup = 128;
+
+/// Channels [d0, d0 + width) of sequence b.
+struct ScanTask {
+  std::int64_t b, d0, width;
+};
+
+struct ScanPlan {
+  std::int64_t batch, seq, inner, state;
+
+  std::int64_t chunks() const { return (seq + kScanChunk - 1) / kScanChunk; }
+  std::int64_t blocks() const { return (inner + kScanBlock - 1) / kScanBlock; }
+  std::int64_t groups() const { return (inner + kScanGroup - 1) / kScanGroup; }
+  std::int64_t tasks() const { return batch * groups(); }
+
+  ScanTask task(std::int64_t i) const {
+    const std::int64_t d0 = i % groups() * kScanGroup;
+    return {i / groups(), d0, std::min(kScanGroup, inner - d0)};
+  }
+  std::int64_t chunk_steps(std::int64_t chunk) const {
+    return std::min(kScanChunk, seq - chunk * kScanChunk);
+  }
+
+  /// Floats of one value for each (channel, state), channels padded to whole blocks:
+  /// [block][state][channel of the block].
+  std::int64_t state_floats() const { return blocks() * state * kScanBlock; }
+  /// Where channel d's states begin in such an array; they are kScanBlock apart.
+  std::int64_t state_offset(std::int64_t d) const {
+    return d / kScanBlock * state * kScanBlock + d % kScanBlock;
+  }
+};
+
+}  // namespace jamba

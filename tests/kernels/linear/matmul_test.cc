@@ -1,0 +1,243 @@
+#include "kernels/linear/matmul.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "tests/support/op_case.h"
+#include "tests/support/tensors.h"
+
+namespace jamba {
+namespace {
+
+using test::GuardedTensor;
+using test::OpCase;
+using test::Scalar;
+using test::Values;
+
+struct Dims {
+  std::int64_t tokens, in, out;
+};
+
+// Odd sizes around the edges of vectors, register blocks, and the 256-term blocks of the sums.
+const std::vector<Dims> kSmall = {{1, 1, 1},   {0, 5, 3},  {3, 0, 2},  {5, 7, 3},   {13, 19, 37},
+                                  {2, 260, 5}, {7, 34, 16}, {1, 16, 70}, {270, 2, 3}};
+
+/// Reference values in double for products too large for the complex-step driver.
+std::vector<double> product(const std::vector<double>& a, const std::vector<double>& b,
+                            std::int64_t m, std::int64_t n, std::int64_t k, bool a_k_last,
+                            bool b_k_last) {
+  std::vector<double> c(static_cast<std::size_t>(m * n));
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      double sum = 0;
+      for (std::int64_t l = 0; l < k; ++l) {
+        sum += a[a_k_last ? i * k + l : l * m + i] * b[b_k_last ? j * k + l : l * n + j];
+      }
+      c[i * n + j] = sum;
+    }
+  }
+  return c;
+}
+
+OpCase linear_case(const Dims& dims, DType dtype, DType result, Write write) {
+  const auto [tokens, in, out] = dims;
+  OpCase op;
+  op.name = fmt::format("linear {} -> {} [{}, {}] -> {}{}", dtype_name(dtype), dtype_name(result),
+                        tokens, in, out, write == Write::accumulate ? ", accumulating" : "");
+  op.inputs = {{.name = "x",
+                .dtype = dtype,
+                .dims = {tokens, in},
+                .values = test::normal_values(tokens * in, 1, "x"),
+                .gradient_dtype = result},
+               {.name = "w",
+                .dtype = dtype,
+                .dims = {out, in},
+                .values = test::normal_values(out * in, 1, "w"),
+                .gradient_accumulates = true}};
+  op.inputs[0].gradient_accumulates = write == Write::accumulate;
+  op.outputs = {{.name = "y", .dtype = result, .dims = {tokens, out}}};
+  op.reference = [dims](const std::vector<Values>& v) {
+    Values y(static_cast<std::size_t>(dims.tokens * dims.out));
+    for (std::int64_t t = 0; t < dims.tokens; ++t) {
+      for (std::int64_t o = 0; o < dims.out; ++o) {
+        for (std::int64_t i = 0; i < dims.in; ++i) {
+          y[t * dims.out + o] += v[0][t * dims.in + i] * v[1][o * dims.in + i];
+        }
+      }
+    }
+    return std::vector<Values>{y};
+  };
+  op.forward = [](Stream& s, Arena&, auto in_, auto out_) {
+    linear_forward(s, out_[0], in_[0], in_[1]);
+  };
+  // The gradient of y has y's dtype, but a product's inputs agree: hand it over in the inputs' own.
+  op.backward = [write, dtype](Stream& s, Arena& scratch, auto in_, auto, auto dout, auto din) {
+    Tensor dy = dout[0];
+    if (dy.dtype() != dtype) {
+      dy = scratch.allocate(dtype, dout[0].dims());
+      test::from_doubles(dy, test::to_doubles(dout[0]));
+    }
+    linear_backward_input(s, din[0], dy, in_[1], write);
+    linear_backward_weight(s, din[1], dy, in_[0]);
+  };
+  return op;
+}
+
+TEST(Linear, MatchesReferenceForwardAndBackward) {
+  for (const Dims& dims : kSmall) {
+    if (dims.tokens * dims.in * dims.out == 0) continue;
+    for (const Write write : {Write::overwrite, Write::accumulate}) {
+      check_op(linear_case(dims, DType::f32, DType::f32, write));
+      check_op(linear_case(dims, DType::bf16, DType::bf16, write));
+      check_op(linear_case(dims, DType::bf16, DType::f32, write));
+    }
+  }
+}
+
+/// All three products at once, with the result's dtype for y and dx.
+struct Results {
+  std::vector<double> y, dx, dw;
+  bool intact = true;
+};
+
+struct Operands {
+  GuardedTensor x, w, dy;
+  Operands(const Dims& d, DType dtype)
+      : x(dtype, {d.tokens, d.in}, test::normal_values(d.tokens * d.in, 2, "x")),
+        w(dtype, {d.out, d.in}, test::normal_values(d.out * d.in, 2, "w")),
+        dy(dtype, {d.tokens, d.out}, test::normal_values(d.tokens * d.out, 2, "dy")) {}
+};
+
+Results run(const Operands& in, const Dims& d, DType result, Write write, int threads) {
+  Stream stream = Stream::cpu(threads);
+  const auto filled = [&](DType dtype, std::int64_t rows, std::int64_t cols, const char* name) {
+    return write == Write::overwrite
+               ? GuardedTensor(dtype, {rows, cols})
+               : GuardedTensor(dtype, {rows, cols}, test::normal_values(rows * cols, 3, name));
+  };
+  const GuardedTensor y = filled(result, d.tokens, d.out, "y");
+  const GuardedTensor dx = filled(result, d.tokens, d.in, "dx");
+  const GuardedTensor dw = filled(DType::f32, d.out, d.in, "dw");
+  linear_forward(stream, y.tensor(), in.x.tensor(), in.w.tensor(), write);
+  linear_backward_input(stream, dx.tensor(), in.dy.tensor(), in.w.tensor(), write);
+  linear_backward_weight(stream, dw.tensor(), in.dy.tensor(), in.x.tensor(), write);
+  return {y.values(), dx.values(), dw.values(),
+          y.guards_intact() && dx.guards_intact() && dw.guards_intact()};
+}
+
+void expect_close(const std::vector<double>& got, std::vector<double> want,
+                  const std::vector<double>& before, double bound, const std::string& what) {
+  for (std::size_t i = 0; i < before.size(); ++i) want[i] += before[i];
+  const double error = test::worst_error(got, want);
+  EXPECT_TRUE(error <= bound) << what << " off by " << error;
+}
+
+// Several tiles in each direction and several blocks of each sum, against sums in double.
+TEST(Linear, LargeProductsMatchReference) {
+  for (const Dims& d : {Dims{300, 600, 290}, Dims{530, 257, 300}, Dims{6, 1100, 513}}) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      const Operands in(d, dtype);
+      const auto x = in.x.values(), w = in.w.values(), dy = in.dy.values();
+      const auto y = product(x, w, d.tokens, d.out, d.in, true, true);
+      const auto dx = product(dy, w, d.tokens, d.in, d.out, true, false);
+      const auto dw = product(dy, x, d.out, d.in, d.tokens, false, false);
+      for (const DType result : {DType::f32, dtype}) {
+        for (const Write write : {Write::overwrite, Write::accumulate}) {
+          const auto before = [&](std::int64_t n, DType t, const char* name) {
+            return write == Write::overwrite
+                       ? std::vector<double>()
+                       : GuardedTensor(t, {n}, test::normal_values(n, 3, name)).values();
+          };
+          const Results got = run(in, d, result, write, 2);
+          // One rounding to bfloat16 is at most 2^-9 relative; worst_error halves it or better.
+          const double bound = result == DType::f32 ? 4e-6 : 3.95e-3;
+          const std::string what =
+              fmt::format("[{}, {}, {}] {} -> {}", d.tokens, d.in, d.out, dtype_name(dtype),
+                          dtype_name(result));
+          EXPECT_TRUE(got.intact) << what;
+          expect_close(got.y, y, before(d.tokens * d.out, result, "y"), bound, what + " y");
+          expect_close(got.dx, dx, before(d.tokens * d.in, result, "dx"), bound, what + " dx");
+          expect_close(got.dw, dw, before(d.out * d.in, DType::f32, "dw"), 4e-6, what + " dw");
+        }
+      }
+    }
+  }
+}
+
+TEST(Linear, GivesTheSameBitsForAnyNumberOfThreads) {
+  for (const Dims& d : {Dims{300, 600, 290}, Dims{1, 700, 900}, Dims{129, 512, 64}}) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      const Operands in(d, dtype);
+      const Results one = run(in, d, dtype, Write::accumulate, 1);
+      for (const int threads : {1, 2, 3, 5}) {
+        const Results many = run(in, d, dtype, Write::accumulate, threads);
+        EXPECT_EQ(one.y, many.y) << threads;
+        EXPECT_EQ(one.dx, many.dx) << threads;
+        EXPECT_EQ(one.dw, many.dw) << threads;
+      }
+    }
+  }
+}
+
+// What a batch is cut into must not matter: a decoded token equals its row of the prefill.
+TEST(Linear, ARowDoesNotDependOnTheOtherRows) {
+  const Dims d{67, 600, 150};
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Operands in(d, dtype);
+    const Results all = run(in, d, dtype, Write::overwrite, 2);
+    Stream stream = Stream::cpu(2);
+    for (const std::int64_t begin : {std::int64_t{0}, std::int64_t{40}}) {
+      for (const std::int64_t rows : {1, 2, 5, 7, 27}) {
+        const GuardedTensor y(dtype, {rows, d.out});
+        linear_forward(stream, y.tensor(), in.x.tensor().slice(begin, rows), in.w.tensor());
+        const auto at = all.y.begin() + begin * d.out;
+        EXPECT_EQ(y.values(), std::vector<double>(at, at + rows * d.out));
+      }
+    }
+  }
+}
+
+TEST(Linear, WithoutTokensZeroesOrKeepsTheWeightGradient) {
+  const Dims d{0, 5, 3};
+  const Operands in(d, DType::f32);
+  EXPECT_EQ(run(in, d, DType::f32, Write::overwrite, 2).dw, std::vector<double>(15, 0.0));
+  EXPECT_EQ(run(in, d, DType::f32, Write::accumulate, 2).dw,
+            GuardedTensor(DType::f32, {15}, test::normal_values(15, 3, "dw")).values());
+  EXPECT_TRUE(run(in, d, DType::f32, Write::overwrite, 2).y.empty());
+}
+
+TEST(Linear, CarriesNaNAndInfinity) {
+  const Dims d{2, 300, 40};
+  const Operands in(d, DType::f32);
+  in.x.tensor().ptr<float>()[5] = std::numeric_limits<float>::quiet_NaN();
+  in.x.tensor().ptr<float>()[305] = std::numeric_limits<float>::infinity();
+  for (const double y : run(in, d, DType::f32, Write::overwrite, 2).y) {
+    EXPECT_FALSE(std::isfinite(y));
+  }
+}
+
+TEST(Linear, CountsItsFlops) {
+  const Dims d{3, 5, 7};
+  const Operands in(d, DType::f32);
+  const GuardedTensor y(DType::f32, {3, 7});
+  Stream stream = Stream::cpu(1);
+  linear_forward(stream, y.tensor(), in.x.tensor(), in.w.tensor());
+  EXPECT_EQ(stream.profile().matmul_flops, 2.0 * 3 * 5 * 7);
+  EXPECT_GT(stream.profile()[Part::matmul], 0.0);
+}
+
+TEST(Linear, RejectsShapesAndDtypesThatDisagree) {
+  const GuardedTensor x(DType::f32, {2, 4}), w(DType::f32, {3, 4}), y(DType::f32, {2, 3});
+  const GuardedTensor wide(DType::f32, {3, 5}), half(DType::bf16, {2, 3}), xh(DType::bf16, {2, 4});
+  Stream s = Stream::cpu(1);
+  EXPECT_THROW(linear_forward(s, y.tensor(), x.tensor(), wide.tensor()), LogicError);
+  EXPECT_THROW(linear_forward(s, y.tensor(), xh.tensor(), w.tensor()), LogicError);
+  EXPECT_THROW(linear_forward(s, half.tensor(), x.tensor(), w.tensor()), LogicError);
+  EXPECT_THROW(linear_backward_input(s, x.tensor(), x.tensor(), w.tensor()), LogicError);
+  EXPECT_THROW(linear_backward_weight(s, wide.tensor(), y.tensor(), x.tensor()), LogicError);
+  EXPECT_THROW(linear_backward_weight(s, half.tensor(), y.tensor(), x.tensor()), LogicError);
+}
+
+}  // namespace
+}  // namespace jamba

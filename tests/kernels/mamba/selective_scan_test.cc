@@ -1,0 +1,91 @@
+#include "kernels/mamba/selective_scan.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/kernels/mamba/scan_fixture.h"
+#include "tests/support/op_case.h"
+
+namespace jamba {
+namespace {
+
+using test::OpCase;
+using test::ScanDims;
+using test::Values;
+
+test::ScanInputs<test::Scalar> as_scan_inputs(const std::vector<Values>& in) {
+  test::ScanInputs<test::Scalar> out{.u = in[0],
+                                     .delta = in[1],
+                                     .z = in[2],
+                                     .b = in[3],
+                                     .c = in[4],
+                                     .delta_bias = in[5],
+                                     .d = in[6],
+                                     .a_log = in[7],
+                                     .h0 = in[8],
+                                     .doc_start = {}};
+  for (const test::Scalar& s : in[9]) {
+    out.doc_start.push_back(static_cast<std::int64_t>(s.real()));
+  }
+  return out;
+}
+
+/// All inputs present; documents start at steps 2 and 3 of every sequence.
+OpCase scan_case(const ScanDims& dims, DType dtype) {
+  const auto [batch, seq, inner, state] = dims;
+  OpCase op;
+  op.name = fmt::format("selective_scan {} [{}, {}, {}] x {}", dtype_name(dtype), batch, seq, inner,
+                        state);
+  const test::ScanInputs<double> in = test::random_scan_inputs(dims, 5);
+  const auto starts = test::document_starts(dims, {2, 3});
+  op.inputs = {{.name = "u", .dtype = dtype, .dims = {batch, seq, inner}, .values = in.u},
+               {.name = "delta", .dtype = dtype, .dims = {batch, seq, inner}, .values = in.delta},
+               {.name = "z", .dtype = dtype, .dims = {batch, seq, inner}, .values = in.z},
+               {.name = "b", .dims = {batch, seq, state}, .values = in.b},
+               {.name = "c", .dims = {batch, seq, state}, .values = in.c},
+               {.name = "delta_bias", .dims = {inner}, .values = in.delta_bias},
+               {.name = "d", .dims = {inner}, .values = in.d},
+               {.name = "a_log", .dims = {inner, state}, .values = in.a_log},
+               {.name = "h0",
+                .dims = {batch, inner, state},
+                .values = test::normal_values(dims.states(), 5, "h0")},
+               {.name = "doc_start",
+                .dtype = DType::i32,
+                .dims = {batch, seq},
+                .values = std::vector<double>(starts.begin(), starts.end()),
+                .differentiable = false}};
+  for (int i = 0; i < 3; ++i) op.inputs[i].gradient_dtype = dtype;
+  for (int i = 5; i < 8; ++i) op.inputs[i].gradient_accumulates = true;
+  op.outputs = {{.name = "out", .dtype = dtype, .dims = {batch, seq, inner}},
+                {.name = "h_last", .dims = {batch, inner, state}}};
+  op.reference = [dims](const std::vector<Values>& v) {
+    auto result = scan_reference(dims, as_scan_inputs(v));
+    return std::vector<Values>{result.out, result.h_last};
+  };
+  const auto inputs = [](std::span<const Tensor> t) {
+    return SelectiveScanInputs{t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9]};
+  };
+  const auto states = std::make_shared<test::GuardedTensor>(
+      DType::u8, std::vector{scan_states_bytes(batch, seq, inner, state)});
+  const auto y = std::make_shared<test::GuardedTensor>(dtype, std::vector{batch, seq, inner});
+  const SelectiveScanSaved saved{states->tensor(), y->tensor()};
+  op.forward = [=](Stream& s, Arena& scratch, auto t, auto out) {
+    selective_scan_forward(s, scratch, out[0], out[1], saved, inputs(t));
+    EXPECT_TRUE(states->guards_intact() && y->guards_intact());
+  };
+  op.backward = [=](Stream& s, Arena& scratch, auto t, auto, auto dout, auto g) {
+    selective_scan_backward(s, scratch, {g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7], g[8]},
+                            dout[0], dout[1], saved, inputs(t));
+  };
+  return op;
+}
+
+TEST(SelectiveScan, MatchesReferenceAndComplexStep) {
+  for (const ScanDims& dims :
+       {ScanDims{1, 1, 1, 1}, ScanDims{2, 5, 3, 4}, ScanDims{1, 7, 17, 5}, ScanDims{3, 3, 9, 3}}) {
+    check_op(scan_case(dims, DType::f32));
+    check_op(scan_case(dims, DType::bf16));
+  }
+}
+
+}  // namespace
+}  // namespace jamba
