@@ -12,17 +12,23 @@ namespace jamba {
 
 enum class ReduceOp { sum, max };
 
-/// A collective in flight. wait() must be called once; the tensors must live until then.
+/// A collective in flight. wait() must be called once, in the same order on all ranks; until it
+/// returns, the tensors must live and their content is unspecified. Destroying one that was not
+/// waited for is for unwinding only: the group is unusable afterwards.
 class PendingCollective {
  public:
   virtual ~PendingCollective() = default;
   virtual void wait() = 0;
 };
 
-/// Ranks 0..size-1. Every rank issues the same collectives in the same order.
+/// Ranks 0..size-1. Every rank issues the same collectives in the same order, from one thread.
+/// Shapes: a tensor may be empty; each rank passes the same number of elements.
 /// Dtypes: reductions take float32, int64 (sum, max); everything else any dtype.
+/// Units: blocking operations add their time to the stream's profile as Part::communication.
 /// Errors: CommError with the operation and what went wrong; the group is unusable afterwards.
-/// Determinism: a reduction gives the same bits on all ranks and in every run of the same size.
+///   LogicError for arguments that no group could accept.
+/// Determinism: a reduction gives the same bits on all ranks and in every run of the same size,
+///   blocking or not. The maximum of a set with NaN is unspecified.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -35,7 +41,7 @@ class Communicator {
   virtual std::unique_ptr<PendingCollective> start_all_reduce(Stream&, Tensor x, ReduceOp) = 0;
   /// Gives collectives in flight a chance to move. Cheap.
   virtual void progress() = 0;
-  /// out [size, ...]: slice r is rank r's x.
+  /// out [size, ...]: slice r is rank r's x. x may be this rank's slice of out.
   virtual void all_gather(Stream&, Tensor out, Tensor x) = 0;
   /// Rank root's x, on all ranks.
   virtual void broadcast(Stream&, Tensor x, int root) = 0;

@@ -35,11 +35,12 @@ function(jamba_add_test name)
 endfunction()
 
 # jamba_add_mpi_test(NAME RANKS 1 2 4 SOURCES a.cc ... [LIBS libs]): the same program under
-# scripts/launch, one ctest entry a number of ranks.
+# scripts/launch, one ctest entry a number of ranks. tests/support/mpi_main.cc is its main.
 function(jamba_add_mpi_test name)
   cmake_parse_arguments(ARG "" "" "RANKS;SOURCES;LIBS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
-  target_link_libraries(${name} PRIVATE ${ARG_LIBS} jamba_test_support GTest::gmock GTest::gtest)
+  target_link_libraries(${name} PRIVATE ${ARG_LIBS} jamba_mpi_test_main jamba_test_support
+                                        GTest::gmock GTest::gtest)
   foreach(ranks ${ARG_RANKS})
     add_test(NAME ${name}_${ranks} COMMAND ${CMAKE_SOURCE_DIR}/scripts/launch -n ${ranks} --
                                            $<TARGET_FILE:${name}>

@@ -1,0 +1,181 @@
+#include "parallel/comm/communicator.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <thread>
+
+#include "parallel/comm/thread_group.h"
+#include "tests/parallel/collective_cases.h"
+
+namespace jamba {
+namespace {
+
+using ::testing::Each;
+using ::testing::HasSubstr;
+
+class ThreadGroup : public ::testing::TestWithParam<int> {};
+
+TEST_P(ThreadGroup, ReducesInPlaceOnAllRanks) { run_ranks(GetParam(), test::check_all_reduce); }
+TEST_P(ThreadGroup, ReducesInTheBackground) { run_ranks(GetParam(), test::check_start_all_reduce); }
+TEST_P(ThreadGroup, GathersInRankOrder) { run_ranks(GetParam(), test::check_all_gather); }
+TEST_P(ThreadGroup, BroadcastsFromEachRoot) { run_ranks(GetParam(), test::check_broadcast); }
+TEST_P(ThreadGroup, RepeatsItsBits) { run_ranks(GetParam(), test::check_same_bits); }
+TEST_P(ThreadGroup, AgreesOnTheLowestFailingRank) { run_ranks(GetParam(), test::check_agree); }
+TEST_P(ThreadGroup, CountsItsTime) { run_ranks(GetParam(), test::check_profile); }
+
+TEST_P(ThreadGroup, BarrierHoldsUntilAllHaveCome) {
+  std::atomic<int> arrived = 0;
+  run_ranks(GetParam(), [&](Communicator& group) {
+    for (int round = 1; round <= 3; ++round) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(group.rank()));
+      ++arrived;
+      group.barrier();
+      EXPECT_GE(arrived, round * group.size());
+      group.barrier();
+    }
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, ThreadGroup, ::testing::Values(1, 2, 3, 4, 7),
+                         ::testing::PrintToStringParamName());
+
+TEST(SingleRank, IsAGroupOfOne) {
+  const auto group = make_single_rank();
+  EXPECT_EQ(group->rank(), 0);
+  EXPECT_EQ(group->size(), 1);
+  test::check_all_reduce(*group);
+  test::check_start_all_reduce(*group);
+  test::check_all_gather(*group);
+  test::check_broadcast(*group);
+  test::check_agree(*group);
+  group->barrier();
+}
+
+/// The message of the error that run_ranks throws.
+template <class Expected>
+std::string error_of(int size, const std::function<void(Communicator&)>& body) {
+  try {
+    run_ranks(size, body);
+  } catch (const Expected& error) {
+    return error.what();
+  } catch (const std::exception& error) {
+    return std::string("another exception: ") + error.what();
+  }
+  return "no error";
+}
+
+void sum_one(Communicator& group) {
+  Stream stream = Stream::cpu(1);
+  float x = 1;
+  group.all_reduce(stream, Tensor(&x, DType::f32, {1}), ReduceOp::sum);
+}
+
+TEST(RunRanks, WakesTheOthersWhenOneThrows) {
+  std::atomic<int> woken = 0;
+  const std::string message = error_of<DataError>(4, [&](Communicator& group) {
+    sum_one(group);
+    if (group.rank() == 2) throw DataError("token 99 is beyond the vocabulary");
+    try {
+      sum_one(group);
+    } catch (const CommError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("all_reduce sum of float32[1]"));
+      EXPECT_THAT(error.what(), HasSubstr("rank 2 failed: token 99"));
+      ++woken;
+      throw;
+    }
+  });
+  EXPECT_EQ(message, "token 99 is beyond the vocabulary");
+  EXPECT_EQ(woken, 3);
+}
+
+TEST(RunRanks, StaysBrokenAfterAnError) {
+  std::array<std::array<float, 3>, 3> x{};
+  const std::string message = error_of<DataError>(3, [&](Communicator& group) {
+    Stream stream = Stream::cpu(1);
+    auto& mine = x[static_cast<std::size_t>(group.rank())];
+    const Tensor view(mine.data(), DType::f32, {3});
+    group.all_reduce(stream, view, ReduceOp::sum);
+    if (group.rank() == 0) throw DataError("first");
+    // A retry must not be taken for the missing rank.
+    mine.fill(1);
+    for (int attempt = 0; attempt < 3; ++attempt) {
+      EXPECT_THROW(group.all_reduce(stream, view, ReduceOp::sum), CommError);
+    }
+  });
+  EXPECT_EQ(message, "first");
+  for (const int rank : {1, 2}) EXPECT_THAT(x[static_cast<std::size_t>(rank)], Each(1.0f));
+}
+
+TEST(RunRanks, WakesTheOthersWhenOneLeaves) {
+  const std::string message = error_of<CommError>(3, [](Communicator& group) {
+    if (group.rank() != 1) group.barrier();
+  });
+  EXPECT_EQ(message, "barrier: rank 1 has left the group");
+}
+
+TEST(RunRanks, PassesOnExceptionsOfAnyType) {
+  EXPECT_THROW(run_ranks(2,
+                         [](Communicator& group) {
+                           if (group.rank() == 1) throw 5;
+                           group.barrier();
+                         }),
+               int);
+}
+
+TEST(RunRanks, NamesBothSidesOfAMismatch) {
+  const std::string counts = error_of<CommError>(3, [](Communicator& group) {
+    Stream stream = Stream::cpu(1);
+    std::vector<float> x(5);
+    const Tensor view(x.data(), DType::f32, {group.rank() == 2 ? 4 : 5});
+    group.all_reduce(stream, view, ReduceOp::sum);
+  });
+  EXPECT_THAT(counts, HasSubstr("rank 0 calls all_reduce sum of float32[5]"));
+  EXPECT_THAT(counts, HasSubstr("rank 2 calls all_reduce sum of float32[4]"));
+
+  const std::string order = error_of<CommError>(2, [](Communicator& group) {
+    if (group.rank() == 0) group.barrier();
+    sum_one(group);
+  });
+  EXPECT_THAT(order, HasSubstr("rank 0 calls barrier, rank 1 calls all_reduce sum"));
+
+  const std::string roots = error_of<CommError>(2, [](Communicator& group) {
+    Stream stream = Stream::cpu(1);
+    float x = 1;
+    group.broadcast(stream, Tensor(&x, DType::f32, {1}), group.rank());
+  });
+  EXPECT_THAT(roots, HasSubstr("from rank 1"));
+
+  const std::string dtypes = error_of<CommError>(2, [](Communicator& group) {
+    Stream stream = Stream::cpu(1);
+    std::int64_t x = 1;
+    const DType dtype = group.rank() == 0 ? DType::i64 : DType::f32;
+    group.broadcast(stream, Tensor(&x, dtype, {1}), 0);
+  });
+  EXPECT_THAT(dtypes, HasSubstr("rank 1 calls broadcast of float32[1]"));
+}
+
+TEST(RunRanks, PoisonsAReductionInFlight) {
+  run_ranks(2, [](Communicator& group) {
+    Stream stream = Stream::cpu(1);
+    float x = 1;
+    const Tensor view(&x, DType::f32, {1});
+    auto pending = group.start_all_reduce(stream, view, ReduceOp::sum);
+    EXPECT_TRUE(std::isnan(x));
+    x = 100;  // too late to count
+    pending->wait();
+    EXPECT_EQ(x, 2);
+  });
+}
+
+TEST(Collectives, RefuseArgumentsThatNoGroupCanTake) {
+  const auto group = make_single_rank();
+  test::check_refused_arguments(*group);
+  EXPECT_THROW(run_ranks(0, [](Communicator&) {}), LogicError);
+}
+
+}  // namespace
+}  // namespace jamba
