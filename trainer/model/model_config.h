@@ -13,6 +13,7 @@ enum class MixerKind { attention, mamba };
 enum class FfnKind { dense, moe };
 enum class InitKind { hugging_face, mamba };
 enum class AuxLossKind { none, per_layer, pooled };
+enum class AuxLossScope { sequence, microbatch };
 
 /// One layer of the stack: a mixer, then a feed-forward.
 struct LayerKind {
@@ -57,6 +58,9 @@ struct ModelConfig {
   std::int64_t num_experts_per_tok = 2;
   bool renormalize_topk = false;
   AuxLossKind aux_loss = AuxLossKind::pooled;
+  /// Tokens whose routing is averaged before the loss's product: sequence gives the same loss for any
+  /// microbatch size and mesh; microbatch is Hugging Face's definition.
+  AuxLossScope aux_loss_scope = AuxLossScope::sequence;
   double router_aux_loss_coef = 0.001;
   double router_z_loss_coef = 0.0;
   double router_jitter = 0.0;

@@ -1,0 +1,117 @@
+#include "trainer/model/block.h"
+
+#include "kernels/norm/rms_norm.h"
+#include "kernels/pointwise/pointwise.h"
+
+namespace jamba {
+
+namespace {
+
+std::variant<AttentionMixer, MambaMixer> make_mixer(const ModelConfig& c, const Parameters& p,
+                                                    MixerKind kind, const std::string& prefix) {
+  if (kind == MixerKind::attention) return AttentionMixer(c, p, prefix + "self_attn.");
+  return MambaMixer(c, p, prefix + "mamba.");
+}
+
+std::variant<Mlp, Moe> make_ffn(const ModelConfig& c, const Parameters& p, FfnKind kind,
+                                const std::string& prefix, std::int64_t layer) {
+  if (kind == FfnKind::dense) return Mlp(c, p, prefix + "feed_forward.");
+  return Moe(c, p, prefix + "feed_forward.", layer);
+}
+
+std::string layer_prefix(std::int64_t layer) { return fmt::format("model.layers.{}.", layer); }
+
+}  // namespace
+
+Block::Block(const ModelConfig& c, const Parameters& p, LayerKind kind, std::int64_t layer)
+    : num_experts_(c.num_experts),
+      eps_(static_cast<float>(c.rms_norm_eps)),
+      parameters_begin_(p.entry(layer_prefix(layer) + "input_layernorm.weight").begin),
+      mixer_norm_(p.weight(layer_prefix(layer) + "input_layernorm.weight")),
+      ffn_norm_(p.weight(layer_prefix(layer) + "pre_ff_layernorm.weight")),
+      mixer_(make_mixer(c, p, kind.mixer, layer_prefix(layer))),
+      ffn_(make_ffn(c, p, kind.ffn, layer_prefix(layer), layer)) {}
+
+void Block::forward(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
+                    const RouterStatistics& statistics, const std::optional<RouterNoise>& noise,
+                    Saved& s) const {
+  const std::int64_t tokens = x.rows(), hidden = x.cols();
+  s.x = x;
+  s.rstd_mixer = ctx.activation(DType::f32, {tokens});
+  const Tensor normed = ctx.activation(x.dtype(), {tokens, hidden});
+  rms_norm_forward(ctx.stream, normed, {}, s.rstd_mixer, x, {}, mixer_norm_.value, eps_);
+  const Tensor mixer_out = ctx.activation(x.dtype(), {tokens, hidden});
+  if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
+    attention->forward(ctx, seqs, mixer_out, normed, s.mixer.emplace<AttentionMixer::Saved>());
+  } else {
+    std::get<MambaMixer>(mixer_).forward(ctx, seqs, mixer_out, normed,
+                                         s.mixer.emplace<MambaMixer::Saved>());
+  }
+  feed_forward(ctx, y, mixer_out, x, statistics, noise, s);
+}
+
+/// y = sum + ffn(norm(sum)), sum = mixer_out + x; the sum takes mixer_out's memory.
+void Block::feed_forward(const Context& ctx, Tensor y, Tensor mixer_out, Tensor x,
+                         const RouterStatistics& statistics,
+                         const std::optional<RouterNoise>& noise, Saved& s) const {
+  s.sum = mixer_out;
+  s.rstd_ffn = ctx.activation(DType::f32, {x.rows()});
+  const Tensor normed = ctx.activation(x.dtype(), {x.rows(), x.cols()});
+  rms_norm_forward(ctx.stream, normed, s.sum, s.rstd_ffn, mixer_out, x, ffn_norm_.value, eps_);
+  if (const auto* mlp = std::get_if<Mlp>(&ffn_)) {
+    mlp->forward(ctx, y, normed, s.ffn.emplace<Mlp::Saved>());
+  } else {
+    std::get<Moe>(ffn_).forward(ctx, y, normed, statistics, noise, s.ffn.emplace<Moe::Saved>());
+  }
+  add(ctx.stream, y, s.sum);
+}
+
+void Block::backward(const Context& ctx, const Sequences& seqs, Tensor dy,
+                     const RouterLossGradient& loss, const Saved& s) const {
+  ArenaScope scope(ctx.scratch);
+  const Tensor dnormed = ctx.scratch.allocate(dy.dtype(), dy.dims());
+  if (const auto* mlp = std::get_if<Mlp>(&ffn_)) {
+    mlp->backward(ctx, dnormed, dy, std::get<Mlp::Saved>(s.ffn));
+  } else {
+    std::get<Moe>(ffn_).backward(ctx, dnormed, dy, loss, std::get<Moe::Saved>(s.ffn));
+  }
+  const Tensor dsum = dy;
+  rms_norm_backward(ctx.stream, ctx.scratch, dsum, ffn_norm_.grad, dnormed, dy, s.sum, s.rstd_ffn,
+                    ffn_norm_.value);
+  if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
+    attention->backward(ctx, seqs, dnormed, dsum, std::get<AttentionMixer::Saved>(s.mixer));
+  } else {
+    std::get<MambaMixer>(mixer_).backward(ctx, seqs, dnormed, dsum,
+                                          std::get<MambaMixer::Saved>(s.mixer));
+  }
+  const Tensor dx = dsum;
+  rms_norm_backward(ctx.stream, ctx.scratch, dx, mixer_norm_.grad, dnormed, dsum, s.x,
+                    s.rstd_mixer, mixer_norm_.value);
+}
+
+void Block::infer(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
+                  MixerState& state) const {
+  const Tensor rstd = ctx.activation(DType::f32, {x.rows()});
+  const Tensor normed = ctx.activations.allocate(x.dtype(), x.dims());
+  const Tensor mixer_out = ctx.activations.allocate(x.dtype(), x.dims());
+  rms_norm_forward(ctx.stream, normed, {}, rstd, x, {}, mixer_norm_.value, eps_);
+  if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
+    attention->infer(ctx, seqs, mixer_out, normed, std::get<KvCache>(state));
+  } else {
+    std::get<MambaMixer>(mixer_).infer(ctx, seqs, mixer_out, normed, std::get<MambaState>(state));
+  }
+  RouterStatistics statistics;
+  if (has_experts()) statistics = make_statistics(ctx.activations, 1, num_experts_, x.rows());
+  Saved unused;
+  feed_forward(ctx, y, mixer_out, x, statistics, std::nullopt, unused);
+}
+
+MixerState Block::make_state(Stream& stream, Arena& arena, DType dtype,
+                             std::int64_t capacity) const {
+  if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
+    return attention->make_cache(arena, dtype, capacity);
+  }
+  return std::get<MambaMixer>(mixer_).make_state(stream, arena, dtype);
+}
+
+}  // namespace jamba

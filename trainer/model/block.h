@@ -1,0 +1,53 @@
+#pragma once
+#include <optional>
+#include <variant>
+
+#include "trainer/model/attention_mixer.h"
+#include "trainer/model/mamba_mixer.h"
+#include "trainer/model/mlp.h"
+#include "trainer/model/moe.h"
+
+namespace jamba {
+
+/// What one layer carries from token to token in generation.
+using MixerState = std::variant<KvCache, MambaState>;
+
+/// One layer: x += mixer(norm(x)); x += ffn(norm(x)).
+class Block {
+ public:
+  Block(const ModelConfig&, const Parameters&, LayerKind, std::int64_t layer);
+
+  struct Saved {
+    Tensor x, rstd_mixer, sum, rstd_ffn;
+    std::variant<AttentionMixer::Saved, MambaMixer::Saved> mixer;
+    std::variant<Mlp::Saved, Moe::Saved> ffn;
+  };
+
+  /// x, y [tokens, hidden]. statistics is read by mixtures only.
+  void forward(const Context&, const Sequences&, Tensor y, Tensor x, const RouterStatistics&,
+               const std::optional<RouterNoise>&, Saved&) const;
+  /// Turns the gradient of y into the gradient of x, in place.
+  void backward(const Context&, const Sequences&, Tensor dy, const RouterLossGradient&,
+                const Saved&) const;
+
+  /// Forward of the next tokens of one sequence; advances the state.
+  void infer(const Context&, const Sequences&, Tensor y, Tensor x, MixerState&) const;
+  MixerState make_state(Stream&, Arena&, DType, std::int64_t capacity) const;
+
+  bool has_experts() const { return std::holds_alternative<Moe>(ffn_); }
+  /// First element of this layer's parameters in the flat buffers.
+  std::int64_t parameters_begin() const { return parameters_begin_; }
+
+ private:
+  void feed_forward(const Context&, Tensor y, Tensor mixer_out, Tensor x, const RouterStatistics&,
+                    const std::optional<RouterNoise>&, Saved&) const;
+
+  std::int64_t num_experts_;
+  float eps_;
+  std::int64_t parameters_begin_;
+  Weight mixer_norm_, ffn_norm_;
+  std::variant<AttentionMixer, MambaMixer> mixer_;
+  std::variant<Mlp, Moe> ffn_;
+};
+
+}  // namespace jamba

@@ -1,0 +1,55 @@
+#pragma once
+#include "kernels/mamba/selective_scan.h"
+#include "trainer/model/context.h"
+#include "trainer/model/model_config.h"
+#include "trainer/model/parameters.h"
+
+namespace jamba {
+
+/// What a Mamba layer carries from token to token, for generation of one sequence.
+/// Shapes: conv [1, K-1, inner], the last inputs of the convolution; h float32 [1, inner, state].
+struct MambaState {
+  Tensor conv, h;
+};
+
+/// Mamba-1 with Jamba's RMSNorms on dt, B and C.
+/// Source: arXiv:2312.00752; arXiv:2403.19887 for the inner norms.
+class MambaMixer {
+ public:
+  /// prefix: "model.layers.0.mamba."
+  MambaMixer(const ModelConfig&, const Parameters&, const std::string& prefix);
+
+  struct Saved {
+    Tensor x;          // [tokens, hidden]
+    Tensor conv_in, z; // [tokens, inner], the two halves of in_proj
+    Tensor u;          // [tokens, inner], after convolution and SiLU
+    Tensor projected;  // float32 [tokens, R + 2N], x_proj before the inner norms
+    Tensor dt, b, c;   // [tokens, R]; float32 [tokens, N]
+    Tensor rstd;       // float32 [tokens, 3]; absent without inner norms
+    Tensor delta;      // [tokens, inner], before bias and softplus
+    Tensor gated;      // [tokens, inner], input of out_proj
+    SelectiveScanSaved scan;
+  };
+  /// x, y [tokens, hidden].
+  void forward(const Context&, const Sequences&, Tensor y, Tensor x, Saved&) const;
+  void backward(const Context&, const Sequences&, Tensor dx, Tensor dy, const Saved&) const;
+
+  /// Forward of the next tokens of one sequence; advances the state.
+  void infer(const Context&, const Sequences&, Tensor y, Tensor x, MambaState&) const;
+  /// The state before the first token: all zero.
+  MambaState make_state(Stream&, Arena&, DType) const;
+
+ private:
+  /// in_proj, convolution, x_proj, inner norms and dt_proj, into `s`.
+  void project(const Context&, const Sequences&, Tensor x, Tensor history, Saved& s) const;
+  SelectiveScanInputs scan_inputs(const Sequences&, const Saved&, Tensor h0) const;
+  void project_out(const Context&, Tensor y, Tensor gated) const;
+  Tensor in_proj_rows(const Tensor& t, int half) const;
+
+  std::int64_t inner_, state_, rank_, conv_width_;
+  float eps_;
+  Weight in_proj_, in_bias_, conv_, conv_bias_, x_proj_, dt_norm_, b_norm_, c_norm_, dt_proj_,
+      dt_bias_, a_log_, d_, out_proj_, out_bias_;
+};
+
+}  // namespace jamba
