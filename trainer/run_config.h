@@ -7,24 +7,11 @@
 #include "data/data_config.h"
 #include "kernels/core/dtype.h"
 #include "trainer/model/model_config.h"
+#include "trainer/optim/optimizer_config.h"
 
 namespace jamba {
 
-enum class ScheduleKind { constant, cosine, wsd };
 enum class Recompute { none, block };
-
-struct OptimizerConfig {
-  double lr = 3e-4;
-  double min_lr = 0.0;
-  double beta1 = 0.9;
-  double beta2 = 0.95;
-  double eps = 1e-8;
-  double weight_decay = 0.1;  // not on norms, biases, A_log, D, dt bias
-  double grad_clip = 1.0;     // global norm; 0: off
-  ScheduleKind schedule = ScheduleKind::cosine;
-  std::int64_t warmup_steps = 0;
-  std::int64_t decay_steps = 0;  // wsd: length of the final decay; 0: a tenth of the run
-};
 
 struct TrainConfig {
   std::int64_t steps = 0;

@@ -1,0 +1,66 @@
+// jamba eval --checkpoint DIR --data STORE.h5 [--data ...] [--seq-len N]
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "parallel/comm/thread_group.h"
+#include "trainer/app/command.h"
+#include "trainer/evaluate.h"
+#include "trainer/loaded_model.h"
+#include "trainer/metrics/format.h"
+
+namespace jamba {
+
+namespace {
+
+struct Options {
+  std::string checkpoint;
+  std::vector<std::string> stores;
+  std::int64_t seq_len = 512, batch = 4, max_tokens = 0;
+  bool leak_across_documents = false;
+  int threads = 0;
+};
+
+int run(const Options& options) {
+  Stream stream = Stream::cpu(options.threads);
+  const LoadedModel loaded(stream, options.checkpoint, DType::f32);
+  DataConfig data;
+  data.seq_len = options.seq_len;
+  data.reset_at_documents = !options.leak_across_documents;
+  for (const std::string& store : options.stores) {
+    data.sources.push_back({std::filesystem::path(store).stem().string(), "", store, 0.0});
+  }
+  Evaluator evaluator(data, loaded.model().config(), options.batch, options.max_tokens);
+  const std::unique_ptr<Communicator> alone = make_single_rank();
+  Workspace workspace(stream);
+  const EvalRecord record =
+      evaluator.run(*alone, workspace, loaded.model(), loaded.manifest().info.step);
+  std::printf("%s\n", eval_line(record).c_str());
+  return 0;
+}
+
+}  // namespace
+
+void declare_eval(CLI::App& app, Action& action) {
+  const auto options = std::make_shared<Options>();
+  app.add_option("--checkpoint", options->checkpoint, "Checkpoint or run directory")->required();
+  app.add_option("--data", options->stores, "Token stores")->required();
+  app.add_option("--seq-len", options->seq_len, "Tokens a sequence")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--batch", options->batch, "Sequences in one forward")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--max-tokens", options->max_tokens, "Of each store; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_flag("--no-reset", options->leak_across_documents,
+               "Let attention and state run on across documents of one sequence");
+  app.add_option("--threads", options->threads, "OpenMP threads (default: all)");
+  app.callback([options, &action] { action = [options] { return run(*options); }; });
+}
+
+}  // namespace jamba

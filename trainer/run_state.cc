@@ -1,0 +1,35 @@
+#include "trainer/run_state.h"
+
+namespace jamba {
+
+namespace {
+
+/// Views each parameter's part of a flat buffer.
+void add_slices(std::vector<StateSlice>& out, const std::string& group,
+                const Parameters& parameters, const Tensor& flat) {
+  for (const Parameters::Entry& entry : parameters.entries()) {
+    const Tensor part = flat.slice(entry.begin, entry.spec.numel());
+    out.push_back({group + "/" + entry.spec.name, entry.spec.shape,
+                   std::vector<std::int64_t>(entry.spec.shape.size(), 0),
+                   Tensor(part.raw(), DType::f32, std::span<const std::int64_t>(entry.spec.shape),
+                          part.device())});
+  }
+}
+
+}  // namespace
+
+std::vector<StateSlice> weight_slices(const Parameters& parameters) {
+  std::vector<StateSlice> out;
+  add_slices(out, "weight", parameters, parameters.flat_master());
+  return out;
+}
+
+std::vector<StateSlice> training_slices(const Parameters& parameters,
+                                        const AdamWOptimizer& optimizer) {
+  std::vector<StateSlice> out = weight_slices(parameters);
+  add_slices(out, "adam_m", parameters, optimizer.flat_m());
+  add_slices(out, "adam_v", parameters, optimizer.flat_v());
+  return out;
+}
+
+}  // namespace jamba

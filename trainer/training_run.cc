@@ -1,0 +1,230 @@
+#include "trainer/training_run.h"
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "trainer/checkpoint/agreed.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/config/config.h"
+#include "trainer/metrics/figures.h"
+#include "trainer/metrics/format.h"
+#include "trainer/metrics/peak.h"
+#include "trainer/model/initialize.h"
+#include "trainer/run_state.h"
+
+namespace jamba {
+
+namespace {
+
+/// This rank's share of the training batches.
+class StoredTokens : public TokenSource {
+ public:
+  StoredTokens(const RunConfig& c, int rank, int world_size)
+      : batches_(c.data, c.model.vocab_size, c.train.global_batch_size, c.train.seed),
+        shape_{world_size, c.train.micro_batch_size, c.train.global_batch_size},
+        rank_(rank) {}
+
+  std::int64_t fill(std::int64_t step, std::int64_t micro_index, const Batch& out) override {
+    return batches_.fill(step, micro_index, rank_, shape_, out);
+  }
+
+ private:
+  TrainBatches batches_;
+  BatchShape shape_;
+  int rank_;
+};
+
+std::string checkpoint_root(const RunConfig& config) { return config.run_dir + "/checkpoints"; }
+
+std::string file_content(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+}  // namespace
+
+TrainingRun::TrainingRun(const RunConfig& config, Communicator& comm, Stream& stream,
+                         const std::atomic<bool>& stop)
+    : config_(config), comm_(comm), workspace_(stream), stop_(stop) {
+  agreed(comm_, [&] { open(); });
+  agreed(comm_, [&] { resume(); });
+  agreed(comm_, [&] { log_start(); });
+}
+
+void TrainingRun::open() {
+  tokenizer_ = load_tokenizer(config_.data.tokenizer);
+  tokens_ = std::make_unique<StoredTokens>(config_, comm_.rank(), comm_.size());
+  evaluator_ = std::make_unique<Evaluator>(config_.data, config_.model,
+                                           config_.train.micro_batch_size, config_.eval.max_tokens);
+  parameters_ =
+      std::make_unique<Parameters>(config_.model, config_.train.dtype, Gradients::allocate);
+  model_ = std::make_unique<JambaModel>(config_.model, *parameters_);
+  optimizer_ = std::make_unique<AdamWOptimizer>(*parameters_, config_.optimizer);
+  train_step_ = std::make_unique<TrainStep>(config_, comm_, workspace_, *parameters_, *model_,
+                                            *optimizer_);
+  peak_gflops_ = config_.train.peak_gflops > 0
+                     ? config_.train.peak_gflops
+                     : measure_peak_gflops(workspace_.stream(), config_.train.dtype);
+}
+
+/// Continues from the newest checkpoint that loads, or starts from the seed if there is none.
+void TrainingRun::resume() {
+  const std::string root = checkpoint_root(config_);
+  std::vector<std::string> damaged;
+  std::vector<std::string> notes;
+  while (const auto found = find_latest(root, damaged)) {
+    expect_same_model(found->path, found->manifest, config_.model);
+    try {
+      load_checkpoint(found->path, training_slices(*parameters_, *optimizer_));
+    } catch (const CheckpointError& e) {
+      notes.push_back(fmt::format("skipping a damaged checkpoint: {}", e.what()));
+      damaged.push_back(found->path);
+      continue;
+    }
+    parameters_->refresh_values(workspace_.stream());
+    first_step_ = found->manifest.info.step;
+    saved_step_ = first_step_;
+    break;
+  }
+  if (first_step_ == 0) {
+    initialize(workspace_.stream(), *parameters_, config_.model, config_.train.seed);
+  }
+  if (comm_.rank() != 0) {
+    log_ = std::make_unique<RunLog>();
+    return;
+  }
+  remove_leftovers(root);
+  log_ = std::make_unique<RunLog>(
+      config_, first_step_ > 0 ? std::optional(first_step_) : std::nullopt);
+  for (const std::string& note : notes) log_->message(note);
+}
+
+void TrainingRun::log_start() {
+  const ParameterCount count = count_parameters(config_.model);
+  log_->message(fmt::format("model   {} ({} parameters, {} active a token)",
+                            config_.model.layer_map(), format_count(static_cast<double>(count.total)),
+                            format_count(static_cast<double>(count.active))));
+  log_->message(fmt::format(
+      "batch   {} sequences of {} tokens: {} ranks x {} micro-batches of {}; {} threads a rank",
+      config_.train.global_batch_size, config_.data.seq_len, comm_.size(),
+      train_step_->num_micro(), config_.train.micro_batch_size,
+      workspace_.stream().num_threads()));
+  log_->message(fmt::format("run     {}", config_.run_dir));
+  if (first_step_ > 0) log_->message(fmt::format("resuming after step {}", first_step_));
+}
+
+bool TrainingRun::due(std::int64_t every, std::int64_t step) const {
+  return every > 0 && step % every == 0;
+}
+
+ExitCode TrainingRun::run() {
+  std::int64_t step = first_step_;
+  bool stopped = false;
+  while (step < config_.train.steps && !stopped) {
+    stopped = one_step(step);
+    ++step;
+    if (due(config_.eval.every, step)) evaluate(step);
+    if (due(config_.checkpoint.every, step) || stopped) save(step);
+  }
+  const bool preempted = stopped && step < config_.train.steps;
+  if (!preempted) {
+    evaluate(step);
+    save(step);
+  }
+  log_->message(preempted ? fmt::format("stopped after step {}; the same command continues", step)
+                          : fmt::format("finished {} steps; checkpoint {}", step,
+                                        checkpoint_path(checkpoint_root(config_), step)));
+  log_->finish();
+  return preempted ? ExitCode::preempted : ExitCode::ok;
+}
+
+/// Returns whether any rank was asked to stop.
+bool TrainingRun::one_step(std::int64_t step) {
+  const auto begin = std::chrono::steady_clock::now();
+  workspace_.stream().profile().reset();
+  const StepOutcome outcome = train_step_->run(*tokens_, step, stop_.load());
+  const double seconds = seconds_since(begin);
+  skipped_ += outcome.skipped ? 1 : 0;
+  skipped_in_a_row_ = outcome.skipped ? skipped_in_a_row_ + 1 : 0;
+  // The first step after a start also warms caches and arenas: the average begins after it.
+  const bool warm = average_step_seconds_ > 0 && step > first_step_ + 1;
+  average_step_seconds_ = warm ? 0.9 * average_step_seconds_ + 0.1 * seconds : seconds;
+  if (comm_.rank() == 0) {
+    const bool last = step + 1 == config_.train.steps;
+    log_->write(make_record(outcome, step + 1, seconds), due(config_.log.every, step + 1) || last);
+  }
+  if (skipped_in_a_row_ >= config_.train.max_skipped_steps) {
+    DivergedError error(fmt::format(
+        "step {}: {} steps in a row had a loss or gradient that is not finite; the weights are "
+        "those of step {}. Lower optimizer.lr, or resume from an earlier checkpoint",
+        step + 1, skipped_in_a_row_, step + 1 - skipped_in_a_row_));
+    error.set_on_all_ranks();
+    throw error;
+  }
+  return outcome.stop_requested;
+}
+
+StepRecord TrainingRun::make_record(const StepOutcome& outcome, std::int64_t step,
+                                    double seconds) {
+  StepRecord r;
+  const auto tokens_per_step =
+      static_cast<double>(config_.train.global_batch_size * config_.data.seq_len);
+  r.step = step;
+  r.total_steps = config_.train.steps;
+  r.tokens = step * config_.train.global_batch_size * config_.data.seq_len;
+  r.loss = outcome.loss;
+  r.lm_loss = outcome.lm_loss;
+  r.aux_loss = outcome.aux_loss;
+  r.z_loss = outcome.z_loss;
+  r.activation_loss = outcome.activation_loss;
+  r.grad_norm = outcome.grad_norm;
+  r.lr = outcome.lr;
+  r.step_seconds = seconds;
+  r.tokens_per_second = tokens_per_step / seconds;
+  r.peak_gflops = peak_gflops_ * comm_.size();
+  r.mfu = model_flops_utilization(train_flops_per_token(config_.model, config_.data.seq_len),
+                                  r.tokens_per_second, r.peak_gflops);
+  r.peak_memory_bytes = peak_memory_bytes();
+  r.expert_load_max = outcome.expert_load_max;
+  r.expert_entropy = outcome.expert_entropy;
+  r.skipped_steps = skipped_;
+  r.seconds = workspace_.stream().profile().seconds;
+  r.seconds_left = average_step_seconds_ * static_cast<double>(config_.train.steps - step);
+  return r;
+}
+
+void TrainingRun::evaluate(std::int64_t step) {
+  if (evaluator_->empty() || evaluated_step_ == step) return;
+  log_->write(evaluator_->run(comm_, workspace_, *model_, step));
+  evaluated_step_ = step;
+}
+
+void TrainingRun::save(std::int64_t step) {
+  if (saved_step_ == step) return;
+  CheckpointInfo info;
+  info.step = step;
+  info.tokens_seen = step * config_.train.global_batch_size * config_.data.seq_len;
+  info.sampler_seed = config_.train.seed;
+  info.sampler_position = step * config_.train.global_batch_size;
+  info.model = config_.model;
+  info.run_config = to_json(config_);
+  info.mesh = {{"dp", comm_.size()}};
+  info.tokenizer_hash = tokenizer_->hash();
+  if (config_.data.tokenizer != "bytes") info.tokenizer_model = file_content(config_.data.tokenizer);
+  // Data-parallel ranks hold equal copies: one of them writes.
+  std::vector<StateSlice> slices;
+  if (comm_.rank() == 0) slices = training_slices(*parameters_, *optimizer_);
+  save_checkpoint(comm_, checkpoint_root(config_), info, slices);
+  saved_step_ = step;
+  agreed(comm_, [&] {
+    if (comm_.rank() == 0) prune(checkpoint_root(config_), config_.checkpoint.keep);
+  });
+}
+
+}  // namespace jamba

@@ -1,0 +1,104 @@
+#include "trainer/verify/fixture.h"
+
+#include <fstream>
+
+#include "trainer/checkpoint/hf_config.h"
+#include "trainer/checkpoint/hf_names.h"
+
+namespace jamba {
+
+namespace {
+
+nlohmann::json read_json(const std::string& path) {
+  std::ifstream in(path);
+  if (!in) throw NoInputError(fmt::format("{}: no such file", path));
+  try {
+    return nlohmann::json::parse(in);
+  } catch (const nlohmann::json::exception& e) {
+    throw DataError(fmt::format("{}: not JSON: {}", path, e.what()));
+  }
+}
+
+constexpr char kMixerPrefix[] = "model.layers.0.";
+
+FixtureKind kind_of(const SafetensorsFile& inputs, const nlohmann::json& meta) {
+  if (inputs.find("dy") != nullptr) return FixtureKind::mixer;
+  return meta.contains("optimiser") ? FixtureKind::trajectory : FixtureKind::model;
+}
+
+ModelConfig fixture_config(const std::string& path) {
+  ModelConfig config = read_hf_config(path);
+  config.aux_loss_scope = AuxLossScope::microbatch;  // as the reference computes it
+  return config;
+}
+
+}  // namespace
+
+std::string fixture_name(FixtureKind kind, const std::string& hf_name) {
+  if (kind != FixtureKind::mixer) return hf_name;
+  return hf_name.starts_with(kMixerPrefix) ? hf_name.substr(sizeof(kMixerPrefix) - 1) : "";
+}
+
+Fixture::Fixture(const std::string& directory)
+    : config_(fixture_config(directory + "/config.json")),
+      meta_(read_json(directory + "/meta.json")),
+      model_(directory + "/model.safetensors"),
+      inputs_(directory + "/inputs.safetensors"),
+      expected_(directory + "/expected.safetensors"),
+      kind_(kind_of(inputs_, meta_)) {
+  refuse_padding();
+}
+
+void Fixture::refuse_padding() const {
+  const SafetensorsEntry* mask = inputs_.find("attention_mask");
+  if (mask == nullptr) return;
+  const Buffer buffer(mask->numel() * dtype_bytes(DType::i64));
+  const Tensor values = buffer.tensor(DType::i64, {mask->numel()});
+  inputs_.read(*mask, values);
+  for (std::int64_t i = 0; i < mask->numel(); ++i) {
+    if (values.ptr<std::int64_t>()[i] == 1) continue;
+    throw UnsupportedError(
+        fmt::format("{}: attention_mask has zeros. Padding inside a batch is not supported: "
+                    "training packs documents instead, and generation runs without padding",
+                    inputs_.path()));
+  }
+}
+
+void Fixture::load_weights(Stream& stream, const Parameters& parameters) const {
+  for (const HfTensor& hf : hf_tensors(config_)) {
+    const std::string name = fixture_name(kind_, hf.name);
+    const SafetensorsEntry* entry = model_.find(name);
+    if (entry == nullptr) {
+      if (kind_ == FixtureKind::mixer) continue;  // holds one mixer's tensors only
+      throw DataError(fmt::format("{}: no tensor '{}'", model_.path(), name));
+    }
+    if (entry->shape != hf.shape) {
+      throw DataError(fmt::format("{}: '{}' has shape [{}], the config asks for [{}]",
+                                  model_.path(), name, fmt::join(entry->shape, ", "),
+                                  fmt::join(hf.shape, ", ")));
+    }
+    const Tensor master = parameters.entry(hf.param).master;
+    model_.read(*entry, master.view({master.numel()}).slice(hf.begin, hf.count));
+  }
+  parameters.refresh_values(stream);
+}
+
+std::vector<std::int64_t> Fixture::input_shape(const std::string& name) const {
+  const SafetensorsEntry* entry = inputs_.find(name);
+  if (entry == nullptr) throw DataError(fmt::format("{}: no tensor '{}'", inputs_.path(), name));
+  return entry->shape;
+}
+
+void Fixture::read_tokens(const std::string& name, std::int64_t begin, const Tensor& out) const {
+  input_shape(name);
+  const SafetensorsEntry& entry = *inputs_.find(name);
+  const Buffer buffer(entry.numel() * dtype_bytes(DType::i64));
+  const Tensor wide = buffer.tensor(DType::i64, {entry.numel()});
+  inputs_.read(entry, wide);
+  JAMBA_CHECK(begin + out.numel() <= entry.numel(), "{} holds {} tokens", name, entry.numel());
+  for (std::int64_t i = 0; i < out.numel(); ++i) {
+    out.ptr<std::int32_t>()[i] = static_cast<std::int32_t>(wide.ptr<std::int64_t>()[begin + i]);
+  }
+}
+
+}  // namespace jamba
