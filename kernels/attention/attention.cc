@@ -14,10 +14,10 @@ void check_operands(Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor
   JAMBA_CHECK(s.batch >= 0 && s.seq >= 0 && s.seq_keys >= s.seq,
               "batch {}, seq {}, seq_keys {}: there must be at least as many keys as queries",
               s.batch, s.seq, s.seq_keys);
-  JAMBA_CHECK(s.head_dim > 0 && s.num_kv_heads > 0 && s.num_heads > 0 &&
-                  s.num_heads % s.num_kv_heads == 0,
-              "{} heads over {} kv heads of {}: the first must be a multiple of the second",
-              s.num_heads, s.num_kv_heads, s.head_dim);
+  JAMBA_CHECK(
+      s.head_dim > 0 && s.num_kv_heads > 0 && s.num_heads > 0 && s.num_heads % s.num_kv_heads == 0,
+      "{} heads over {} kv heads of {}: the first must be a multiple of the second", s.num_heads,
+      s.num_kv_heads, s.head_dim);
   expect_float_tensor("q", q, {s.batch * s.seq, s.num_heads * s.head_dim});
   expect_tensor("k", k, q.dtype(), {s.batch * s.seq_keys, s.num_kv_heads * s.head_dim});
   expect_tensor("v", v, q.dtype(), {s.batch * s.seq_keys, s.num_kv_heads * s.head_dim});

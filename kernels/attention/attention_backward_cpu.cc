@@ -57,25 +57,36 @@ struct Operands {
   const float* lse;
 };
 
+/// delta = <dout, out> of every row, added up in the order in which a key's <dout, value> will be:
+/// where a row sees one key the two cancel exactly, and nearly where it sees few.
+template <class T>
+void load_delta(const Scratch& scratch, const T* out, const AttentionShape& shape,
+                const QueryBlock& block) {
+  float* const outs_t = scratch.dqueries_t;  // free until the first key
+  gather_transposed(outs_t, out, shape, block, 1.0f);
+  for (std::int64_t c = 0; c < block.rows; c += lanes()) {
+    VF delta = hn::Zero(DF());
+    for (std::int64_t i = 0; i < shape.head_dim; ++i) {
+      const std::int64_t at = i * kRowStride + c;
+      delta = hn::MulAdd(load(outs_t + at), load(scratch.douts_t + at), delta);
+    }
+    store(delta, scratch.delta + c);
+  }
+}
+
 template <class T>
 void load_block(const Scratch& scratch, const Operands<T>& x, const AttentionShape& shape,
                 const QueryBlock& block, float scale) {
   constexpr float kLog2e = std::numbers::log2e_v<float>;
   gather_transposed(scratch.queries_t, x.q, shape, block, scale * kLog2e);
   gather_transposed(scratch.douts_t, x.dout, shape, block, 1.0f);
+  load_delta(scratch, x.out, shape, block);
+  std::fill_n(scratch.dqueries_t, shape.head_dim * kRowStride, 0.0f);
   std::fill_n(scratch.lse, kBlockRows, 0.0f);
-  std::fill_n(scratch.delta, kBlockRows, 0.0f);
   for (std::int64_t r = 0; r < block.rows; ++r) {
-    const T* dout = row_of(x.dout, shape, block, r);
-    const T* out = row_of(x.out, shape, block, r);
-    copy_row(scratch.queries + r * scratch.row_stride, row_of(x.q, shape, block, r),
-             shape.head_dim);
-    copy_row(scratch.douts + r * scratch.row_stride, dout, shape.head_dim);
-    VF dots = hn::Zero(DF());
-    for_lanes(shape.head_dim, [&](std::int64_t i, std::int64_t n) HWY_ATTR {
-      dots = hn::MulAdd(load_n(dout + i, n), load_n(out + i, n), dots);
-    });
-    scratch.delta[r] = sum_lanes(dots);
+    const std::int64_t at = r * scratch.row_stride;
+    copy_row(scratch.queries + at, row_of(x.q, shape, block, r), shape.head_dim);
+    copy_row(scratch.douts + at, row_of(x.dout, shape, block, r), shape.head_dim);
     scratch.lse[r] = kLog2e * x.lse[statistic_of(shape, block, r)];
   }
 }
@@ -105,7 +116,6 @@ void backward_block(const Scratch& scratch, const Partial& partial, const Operan
   const std::int64_t head_dim = shape.head_dim, stride = scratch.row_stride;
   const std::int64_t cols = round_up_lanes(block.rows);
   load_block(scratch, x, shape, block, scale);
-  std::fill_n(scratch.dqueries_t, head_dim * kRowStride, 0.0f);
   for (std::int64_t begin = block.first_key; begin < block.end_key; begin += kBlockKeys) {
     const std::int64_t end = std::min(begin + kBlockKeys, block.end_key), keys = end - begin;
     copy_keys(scratch.keys, stride, x.k, shape, block, begin, end);
@@ -121,12 +131,12 @@ void backward_block(const Scratch& scratch, const Partial& partial, const Operan
     } else {
       differentiate_softmax<true>(scratch, block, begin, end);
     }
-    block_matmul<Left::row_major, Store::add>(
-        {partial.dv + begin * stride, stride}, {scratch.weights, kRowStride},
-        {scratch.douts, stride}, keys, stride, block.rows);
-    block_matmul<Left::row_major, Store::add>(
-        {partial.dk + begin * stride, stride}, {scratch.dscores, kRowStride},
-        {scratch.queries, stride}, keys, stride, block.rows);
+    block_matmul<Left::row_major, Store::add>({partial.dv + begin * stride, stride},
+                                              {scratch.weights, kRowStride},
+                                              {scratch.douts, stride}, keys, stride, block.rows);
+    block_matmul<Left::row_major, Store::add>({partial.dk + begin * stride, stride},
+                                              {scratch.dscores, kRowStride},
+                                              {scratch.queries, stride}, keys, stride, block.rows);
     block_matmul<Left::column_major, Store::add>(
         {scratch.dqueries_t, kRowStride}, {scratch.keys, stride}, {scratch.dscores, kRowStride},
         head_dim, cols, keys);
@@ -136,8 +146,8 @@ void backward_block(const Scratch& scratch, const Partial& partial, const Operan
 }
 
 /// The queries of every kv head are cut into segments of whole blocks. One strand walks a segment
-/// and owns its dq and its partial sums of dk and dv, which are then added in order: five products a
-/// block, with no second pass over the scores, whatever the number of threads.
+/// and owns its dq and its partial sums of dk and dv, which are then added in order: five products
+/// a block, with no second pass over the scores, whatever the number of threads.
 struct Segments {
   std::int64_t blocks;  // position blocks of one segment, at most
   std::int64_t count;
@@ -168,8 +178,9 @@ void add_partials(T* d, const float* first_partial, std::int64_t partial_stride,
 /// Walks segment `segment` of one kv head: all its query blocks, into zeroed partials.
 template <class T>
 void backward_segment(const Scratch& scratch, const Partial& partial, const Operands<T>& x,
-                      const QueryTiling& tiling, const Segments& segments, const std::int32_t* starts,
-                      std::int64_t kv, std::int64_t segment, float scale) {
+                      const QueryTiling& tiling, const Segments& segments,
+                      const std::int32_t* starts, std::int64_t kv, std::int64_t segment,
+                      float scale) {
   const AttentionShape& shape = tiling.shape;
   const std::int64_t first = segment * segments.blocks;
   const std::int64_t last = std::min(first + segments.blocks, tiling.num_position_blocks);
@@ -209,21 +220,21 @@ void backward_typed(Stream& stream, Arena& arena, const Operands<T>& x, const st
                      segments, starts, kv, segment, scale);
   });
   constexpr std::int64_t kKeyBlock = 32;
-  parallel_blocks(stream, kv_heads * shape.seq, kKeyBlock, [&](std::int64_t begin,
-                                                               std::int64_t end) {
-    for (std::int64_t n = begin; n < end; ++n) {
-      const std::int64_t kv = n / shape.seq, j = n % shape.seq;
-      const std::int64_t from = kv * segments.count * partial_floats + j * row_stride;
-      const std::int64_t token = kv / shape.num_kv_heads * shape.seq + j;
-      const std::int64_t to =
-          (token * shape.num_kv_heads + kv % shape.num_kv_heads) * shape.head_dim;
-      const std::int64_t first = j / (segments.blocks * tiling.positions);
-      add_partials(x.dk + to, dk + from, partial_floats, first, segments.count, shape.head_dim,
-                   scale);
-      add_partials(x.dv + to, dv + from, partial_floats, first, segments.count, shape.head_dim,
-                   1.0f);
-    }
-  });
+  parallel_blocks(
+      stream, kv_heads * shape.seq, kKeyBlock, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t n = begin; n < end; ++n) {
+          const std::int64_t kv = n / shape.seq, j = n % shape.seq;
+          const std::int64_t from = kv * segments.count * partial_floats + j * row_stride;
+          const std::int64_t token = kv / shape.num_kv_heads * shape.seq + j;
+          const std::int64_t to =
+              (token * shape.num_kv_heads + kv % shape.num_kv_heads) * shape.head_dim;
+          const std::int64_t first = j / (segments.blocks * tiling.positions);
+          add_partials(x.dk + to, dk + from, partial_floats, first, segments.count, shape.head_dim,
+                       scale);
+          add_partials(x.dv + to, dv + from, partial_floats, first, segments.count, shape.head_dim,
+                       1.0f);
+        }
+      });
 }
 
 void backward(Stream& stream, Arena& arena, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor q,

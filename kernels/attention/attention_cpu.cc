@@ -117,8 +117,8 @@ void forward_block(const Scratch& scratch, T* out, float* lse, const T* q, const
         {scratch.scores, kRowStride}, head_dim, cols, end - begin);
   }
   for (std::int64_t r = 0; r < block.rows; ++r) {
-    lse[statistic_of(shape, block, r)] = std::numbers::ln2_v<float> *
-                                         (scratch.max[r] + std::log2(scratch.total[r]));
+    lse[statistic_of(shape, block, r)] =
+        std::numbers::ln2_v<float> * (scratch.max[r] + std::log2(scratch.total[r]));
     scratch.total[r] = 1.0f / scratch.total[r];
   }
   scatter_transposed(out, scratch.sums, scratch.total, shape, block);

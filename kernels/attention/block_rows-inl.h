@@ -69,9 +69,8 @@ void scatter_transposed(T* to, const float* from, const float* factor, const Att
 /// with zeros.
 template <class T>
 HWY_INLINE void copy_row(float* to, const T* from, std::int64_t head_dim) {
-  for_lanes(head_dim, [&](std::int64_t i, std::int64_t n) HWY_ATTR {
-    store(load_n(from + i, n), to + i);
-  });
+  for_lanes(head_dim,
+            [&](std::int64_t i, std::int64_t n) HWY_ATTR { store(load_n(from + i, n), to + i); });
 }
 
 /// Copies keys or values [begin, end) of the block's kv head, `stride` floats apart.

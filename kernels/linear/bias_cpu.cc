@@ -50,7 +50,8 @@ void backward(Stream& stream, Arena& scratch, Tensor dbias, Tensor dy) {
       for (std::int64_t t = begin; t < end; ++t) add_row(partial, from + t * out, out);
     });
   });
-  for (std::int64_t b = 0; b < num_blocks; ++b) add_row(dbias.ptr<float>(), partials + b * out, out);
+  for (std::int64_t b = 0; b < num_blocks; ++b)
+    add_row(dbias.ptr<float>(), partials + b * out, out);
 }
 
 }  // namespace

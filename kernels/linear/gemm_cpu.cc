@@ -87,8 +87,7 @@ TileLimits choose_limits(const GroupedProduct& p, int num_threads) {
 /// Per-thread panels, kept by the stream.
 class GemmWorkspace : public BackendState {
  public:
-  explicit GemmWorkspace(Stream& stream)
-      : buffer_(stream.num_threads() * kTileWorkspaceBytes) {}
+  explicit GemmWorkspace(Stream& stream) : buffer_(stream.num_threads() * kTileWorkspaceBytes) {}
   float* of_thread(int thread) const {
     return static_cast<float*>(buffer_.data()) + thread * (kTileWorkspaceBytes / 4);
   }

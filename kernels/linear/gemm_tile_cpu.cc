@@ -6,6 +6,8 @@
 #define HWY_TARGET_INCLUDE "kernels/linear/gemm_tile_cpu.cc"
 #include <hwy/foreach_target.h>
 
+#include <hwy/cache_control.h>
+
 #include "kernels/core/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -39,8 +41,8 @@ void multiply(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, std::int
   VF c[kUsed][2];
 #pragma GCC unroll 12
   for (int r = 0; r < kUsed; ++r) {
-    hn::Prefetch(out + r * stride);
-    hn::Prefetch(out + r * stride + kCols - 1);
+    hwy::Prefetch(out + r * stride);
+    hwy::Prefetch(out + r * stride + kCols - 1);
     c[r][0] = c[r][1] = hn::Zero(d);
   }
   for (std::int64_t i = 0; i < k; ++i) {
@@ -81,9 +83,8 @@ void pack_a_k_last(const T* a, std::int64_t stride, std::int64_t rows, std::int6
   for (std::int64_t r = 0; r < rows; ++r) {
     float* to = out + r / kRows * kStripA + r % kRows * kKBlock;
     const T* from = a + r * stride;
-    for_lanes(k, [&](std::int64_t i, std::int64_t n) HWY_ATTR {
-      store_n(load_n(from + i, n), to + i, n);
-    });
+    for_lanes(k, [&](std::int64_t i, std::int64_t n)
+                     HWY_ATTR { store_n(load_n(from + i, n), to + i, n); });
   }
 }
 

@@ -42,8 +42,7 @@ inline constexpr std::int64_t kKBlock = 512;
 inline constexpr std::int64_t kPadding = 16;  // floats between strips, so that they do not alias
 inline constexpr std::int64_t kPanelAFloats =
     kMaxTileRows * kKBlock + (kMaxTileRows / 6 + 1) * kPadding;
-inline constexpr std::int64_t kPanelBFloats =
-    kTileColUnit * kKBlock + kTileColUnit / 2 * kPadding;
+inline constexpr std::int64_t kPanelBFloats = kTileColUnit * kKBlock + kTileColUnit / 2 * kPadding;
 inline constexpr std::int64_t kSumsFloats = kMaxTileRows * kMaxTileCols;
 inline constexpr std::int64_t kTileWorkspaceBytes =
     (kPanelAFloats + kPanelBFloats + kSumsFloats) * 4;

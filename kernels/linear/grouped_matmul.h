@@ -7,11 +7,11 @@ namespace jamba {
 
 // The three products of matmul.h for every expert at once. Rows are grouped by expert: expert e
 // owns rows [offsets[e], offsets[e + 1]).
-// Shapes: offsets [experts + 1] on the host, ascending from 0 to num_rows; w, dw [experts, out, in].
-// Dtypes, errors, determinism as in matmul.h.  An expert without rows is ordinary: its dw gets
+// Shapes: offsets [experts + 1] on the host, ascending from 0 to num_rows; w, dw [experts, out,
+// in]. Dtypes, errors, determinism as in matmul.h.  An expert without rows is ordinary: its dw gets
 // zero (overwrite) or stays (accumulate).
-// CPU: experts run in parallel, one thread inside each; many threads for one expert if there is
-// only one with rows.
+// CPU: the tiles of all experts are shared out among the threads, so experts may be uneven. An
+// expert's rows get the bits that the plain products give them.
 
 /// y = x w_e^T.   Shapes: y [num_rows, out]; x [num_rows, in].
 void grouped_linear_forward(Stream&, Tensor y, Tensor x, Tensor w,

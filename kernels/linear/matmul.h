@@ -12,8 +12,9 @@ enum class Write { overwrite, accumulate };
 //         Sums in float32.
 // Aliasing: none.  M = 0 (no tokens) is legal: y, dx are empty, dw is unchanged or zeroed.
 // Errors: LogicError if shapes or dtypes disagree.
-// Determinism: run-to-run bitwise for the same shapes and thread count.  Across thread counts as
-//         far as oneDNN gives it on the machine; docs/ARCHITECTURE.md states what was measured.
+// Determinism: bitwise the same for any number of threads. A row of y or dx has the same bits in
+//         any batch: they depend on that row, w and the machine's instruction set alone.
+// Scratch: panels kept by the stream; no allocation once it has made its first product.
 
 /// y = x w^T.   Shapes: y [tokens, out]; x [tokens, in]; w [out, in].
 void linear_forward(Stream&, Tensor y, Tensor x, Tensor w, Write = Write::overwrite);

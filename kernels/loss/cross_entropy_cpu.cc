@@ -73,9 +73,8 @@ void forward(Stream& stream, Tensor loss, Tensor lse, Tensor logits, Tensor labe
         const float log_sum = std::log(s.sum);
         saved[t] = s.max + log_sum;
         // max - logit first: it is exact where lse would have rounded the digits away.
-        losses[t] = label[t] == kIgnoreLabel
-                        ? 0.0f
-                        : s.max - static_cast<float>(row[label[t]]) + log_sum;
+        losses[t] =
+            label[t] == kIgnoreLabel ? 0.0f : s.max - static_cast<float>(row[label[t]]) + log_sum;
       }
     });
   });

@@ -7,6 +7,8 @@
 #define JAMBA_KERNELS_MAMBA_SELECTIVE_SCAN_INL_H_
 #endif
 
+#include <hwy/cache_control.h>
+
 #include "kernels/core/parallel.h"
 #include "kernels/core/simd-inl.h"
 #include "kernels/core/simd_math-inl.h"
@@ -50,6 +52,19 @@ struct Runs {
     begin[count] = static_cast<int>(steps);
   }
   bool resets(int i) const { return i > 0 || first_resets; }
+};
+
+/// Rows of a chunk lie `inner` elements apart, often a power of two: too far for the hardware's
+/// prefetchers, and in few cache sets. So each loop over rows asks for those two steps ahead.
+struct RowAhead {
+  std::int64_t offset;  // from an element to the one two steps on, 0 at the sequence's end
+
+  RowAhead(const ScanPlan& plan, std::int64_t t) : offset(t + 2 < plan.seq ? 2 * plan.inner : 0) {}
+
+  template <class... T>
+  HWY_INLINE void prefetch(const T*... rows) const {
+    (hwy::Prefetch(rows + offset), ...);
+  }
 };
 
 /// Calls body(vector, channel, count) for the vectors of a task; channel counts from the task's
@@ -101,17 +116,36 @@ inline void write_states(float* rows, const float* states, const ScanPlan& plan,
   }
 }
 
-/// h_t from h_{t-1}: the one place that fixes the order of operations, so that backward's
-/// recomputation, and any split of the sequence, reproduce forward's bits.
-struct Step {
-  VF a;  // exp(dt A)
-  VF p;  // a h_{t-1}
-  VF h;
+/// exp(dt A) of one vector of channels and up to kTile states, for the steps of a chunk.
+struct Decay {
+  HWY_ALIGN float data[kScanChunk][kTile][kLanes];
 };
-HWY_INLINE Step advance(VF h, VF dt, VF dtu, VF rate, VF b) {
-  const VF a = exp2_clamped(hn::Mul(dt, rate));
-  const VF p = hn::Mul(a, h);
-  return {a, p, hn::MulAdd(dtu, b, p)};
+
+template <Underflow kUnderflow, int kStates>
+HWY_INLINE void compute_decay(Decay& decay, const float* HWY_RESTRICT dt,
+                              const float* HWY_RESTRICT rates, std::int64_t steps) {
+  for (std::int64_t t = 0; t < steps; ++t) {
+    const VF v = load(dt + t * kLanes);
+#pragma GCC unroll 8
+    for (int k = 0; k < kStates; ++k) {
+      store(exp2_product<kUnderflow>(v, load(rates + k * kScanBlock)), decay.data[t][k]);
+    }
+  }
+}
+
+/// As a pass of its own, without the recurrence's dependences, it fills the pipelines better. The
+/// test for underflow is left out where the largest dt shows that nothing underflows.
+template <int kStates>
+HWY_INLINE void compute_decay(Decay& decay, const float* dt, VF largest_dt, const float* rates,
+                              std::int64_t steps) {
+  VF lowest = load(rates);
+  for (int k = 1; k < kStates; ++k) lowest = hn::Min(lowest, load(rates + k * kScanBlock));
+  const DF d;
+  if (hn::AllTrue(d, hn::Ge(hn::Mul(largest_dt, lowest), hn::Set(d, -125.0f)))) {
+    compute_decay<Underflow::impossible, kStates>(decay, dt, rates, steps);
+  } else {
+    compute_decay<Underflow::to_zero, kStates>(decay, dt, rates, steps);
+  }
 }
 
 }  // namespace HWY_NAMESPACE

@@ -28,11 +28,13 @@ struct BackwardPanels {
   Panel dt, dtu, dy, u, slope;
   Panel g_b;  // sum_n g B
   Panel g_a;  // sum_n g p rate
+  HWY_ALIGN float largest_dt[kScanGroup];
 };
 
 /// What recomputing a tile leaves for its reverse pass, and the sums over channels, a lane each.
 struct TileScratch {
-  HWY_ALIGN float a_p[kScanChunk][kTile][2][kLanes];
+  Decay a;
+  HWY_ALIGN float p[kScanChunk][kTile][kLanes];
   HWY_ALIGN float db[kScanChunk][kTile][kLanes];
   HWY_ALIGN float dc[kScanChunk][kTile][kLanes];
 };
@@ -43,10 +45,14 @@ void prologue(BackwardPanels& panels, const Backward<T>& f, const ScanTask& task
               std::int64_t steps) {
   const float* bias = f.delta_bias + task.d0;
   HWY_ALIGN float sums[kScanGroup] = {};
+  std::fill_n(panels.largest_dt, kScanGroup, 0.0f);
   const VF one = hn::Set(DF(), 1.0f);
   for (std::int64_t t = 0; t < steps; ++t) {
     const std::int64_t at = (task.b * f.plan.seq + t0 + t) * f.plan.inner + task.d0;
+    const RowAhead ahead(f.plan, t0 + t);
     for_vectors(task.width, [&](std::int64_t v, std::int64_t i, std::int64_t n) HWY_ATTR {
+      ahead.prefetch(f.u + at + i, f.z + at + i, f.delta + at + i, f.dout + at + i, f.y + at + i,
+                     f.dz + at + i);
       const VF u = load_n(f.u + at + i, n), z = load_n(f.z + at + i, n);
       const auto dt = softplus(hn::Add(load_n(f.delta + at + i, n), load_n(bias + i, n)));
       const VF s = sigmoid(z);
@@ -63,6 +69,7 @@ void prologue(BackwardPanels& panels, const Backward<T>& f, const ScanTask& task
       store(hn::Zero(DF()), panels.g_b.at(v, t));
       store(hn::Zero(DF()), panels.g_a.at(v, t));
       store(hn::MulAdd(dy, u, load(sums + i)), sums + i);
+      store(hn::Max(load(panels.largest_dt + i), dt.value), panels.largest_dt + i);
     });
   }
   for_lanes(task.width, [&](std::int64_t i, std::int64_t n) HWY_ATTR {
@@ -71,11 +78,10 @@ void prologue(BackwardPanels& panels, const Backward<T>& f, const ScanTask& task
   });
 }
 
-/// Repeats forward for a tile and chunk, keeps (a, p) and adds dy h to dc.
+/// Repeats forward for a tile and chunk, given tile.a; keeps p and adds dy h to dc.
 template <int kStates>
-void recompute_tile(TileScratch& tile, const float* checkpoint, const float* rates, const float* b,
-                    std::int64_t state, const float* dt_row, const float* dtu_row,
-                    const float* dy_row, const Runs& runs) {
+void recompute_tile(TileScratch& tile, const float* checkpoint, const float* b, std::int64_t state,
+                    const float* dtu_row, const float* dy_row, const Runs& runs) {
   VF h[kStates];
 #pragma GCC unroll 8
   for (int k = 0; k < kStates; ++k) h[k] = load(checkpoint + k * kScanBlock);
@@ -85,15 +91,12 @@ void recompute_tile(TileScratch& tile, const float* checkpoint, const float* rat
       for (int k = 0; k < kStates; ++k) h[k] = hn::Zero(DF());
     }
     for (std::int64_t t = runs.begin[run]; t < runs.begin[run + 1]; ++t) {
-      const VF dt = load(dt_row + t * kLanes), dtu = load(dtu_row + t * kLanes);
-      const VF dy = load(dy_row + t * kLanes);
+      const VF dtu = load(dtu_row + t * kLanes), dy = load(dy_row + t * kLanes);
 #pragma GCC unroll 8
       for (int k = 0; k < kStates; ++k) {
-        const Step step =
-            advance(h[k], dt, dtu, load(rates + k * kScanBlock), hn::Set(DF(), b[t * state + k]));
-        h[k] = step.h;
-        store(step.a, tile.a_p[t][k][0]);
-        store(step.p, tile.a_p[t][k][1]);
+        const VF p = hn::Mul(load(tile.a.data[t][k]), h[k]);
+        store(p, tile.p[t][k]);
+        h[k] = hn::MulAdd(dtu, hn::Set(DF(), b[t * state + k]), p);
         store(hn::MulAdd(dy, h[k], load(tile.dc[t][k])), tile.dc[t][k]);
       }
     }
@@ -121,11 +124,11 @@ void reverse_tile(TileScratch& tile, float* carry, float* d_rate, const float* r
 #pragma GCC unroll 8
       for (int k = 0; k < kStates; ++k) {
         const VF gh = hn::MulAdd(dy, hn::Set(DF(), c[t * state + k]), g[k]);
-        const VF gp = hn::Mul(gh, load(tile.a_p[t][k][1]));
+        const VF gp = hn::Mul(gh, load(tile.p[t][k]));
         g_b = hn::MulAdd(gh, hn::Set(DF(), b[t * state + k]), g_b);
         g_a = hn::MulAdd(gp, load(rates + k * kScanBlock), g_a);
         sum[k] = hn::MulAdd(dt, gp, sum[k]);
-        g[k] = hn::Mul(gh, load(tile.a_p[t][k][0]));
+        g[k] = hn::Mul(gh, load(tile.a.data[t][k]));
         store(hn::MulAdd(dtu, gh, load(tile.db[t][k])), tile.db[t][k]);
       }
       store(g_b, g_b_row + t * kLanes);
@@ -153,7 +156,9 @@ void epilogue(BackwardPanels& panels, const Backward<T>& f, const ScanTask& task
   const VF ln2 = hn::Set(DF(), 0.693147181f);
   for (std::int64_t t = 0; t < steps; ++t) {
     const std::int64_t at = (task.b * f.plan.seq + t0 + t) * f.plan.inner + task.d0;
+    const RowAhead ahead(f.plan, t0 + t);
     for_vectors(task.width, [&](std::int64_t v, std::int64_t i, std::int64_t n) HWY_ATTR {
+      ahead.prefetch(f.du + at + i, f.ddelta + at + i);
       const VF g_b = load(panels.g_b.at(v, t)), dt = load(panels.dt.at(v, t));
       const VF du = hn::MulAdd(load_n(skip + i, n), load(panels.dy.at(v, t)), hn::Mul(dt, g_b));
       const VF g_a = hn::Mul(load(panels.g_a.at(v, t)), ln2);
@@ -186,8 +191,10 @@ void backward_tile(TileScratch& tile, BackwardPanels& panels, const ScanPlan& pl
   std::fill_n(&tile.dc[0][0][0], sizeof(tile.dc) / sizeof(float), 0.0f);
   for_vectors(task.width, [&](std::int64_t v, std::int64_t i, std::int64_t) HWY_ATTR {
     const std::int64_t offset = plan.state_offset(task.d0 + i) + n * kScanBlock;
-    recompute_tile<kStates>(tile, at.states + offset, at.rates + offset, at.b + n, state,
-                            panels.dt.at(v), panels.dtu.at(v), panels.dy.at(v), runs);
+    compute_decay<kStates>(tile.a, panels.dt.at(v), load(panels.largest_dt + i), at.rates + offset,
+                           steps);
+    recompute_tile<kStates>(tile, at.states + offset, at.b + n, state, panels.dtu.at(v),
+                            panels.dy.at(v), runs);
     reverse_tile<kStates>(tile, at.carry + offset, at.d_rate + offset, at.rates + offset, at.b + n,
                           at.c + n, state, panels.dt.at(v), panels.dtu.at(v), panels.dy.at(v),
                           panels.g_b.at(v), panels.g_a.at(v), runs);

@@ -25,6 +25,7 @@ struct Forward {
 /// The values of one chunk and task that pass between the three stages.
 struct ForwardPanels {
   Panel dt, dtu, y;
+  HWY_ALIGN float largest_dt[kScanGroup];
 };
 
 /// dt, dt * u and the D skip, which starts the sum of y.
@@ -32,48 +33,75 @@ template <class T>
 void prologue(ForwardPanels& panels, const Forward<T>& f, const ScanTask& task, std::int64_t t0,
               std::int64_t steps) {
   const float *bias = f.delta_bias + task.d0, *skip = f.d + task.d0;
+  std::fill_n(panels.largest_dt, kScanGroup, 0.0f);
   for (std::int64_t t = 0; t < steps; ++t) {
     const std::int64_t at = (task.b * f.plan.seq + t0 + t) * f.plan.inner + task.d0;
+    const RowAhead ahead(f.plan, t0 + t);
     for_vectors(task.width, [&](std::int64_t v, std::int64_t i, std::int64_t n) HWY_ATTR {
+      ahead.prefetch(f.u + at + i, f.delta + at + i);
       const VF u = load_n(f.u + at + i, n);
       const VF dt = softplus(hn::Add(load_n(f.delta + at + i, n), load_n(bias + i, n))).value;
       store(dt, panels.dt.at(v, t));
       store(hn::Mul(dt, u), panels.dtu.at(v, t));
       store(hn::Mul(load_n(skip + i, n), u), panels.y.at(v, t));
+      store(hn::Max(load(panels.largest_dt + i), dt), panels.largest_dt + i);
     });
   }
 }
 
-/// kStates states of one vector of channels through one chunk: y += sum_n C h.
-template <int kStates>
-void scan_tile(float* h_memory, float* checkpoint, const float* rates, const float* b,
-               const float* c, std::int64_t state, const float* dt_row, const float* dtu_row,
-               float* y_row, const Runs& runs) {
-  VF h[kStates];
+/// One vector of channels in a tile.
+struct TileRow {
+  float *h, *checkpoint;  // checkpoint may be null
+  const float* dtu;
+  float* y;
+};
+
+/// Carries kStates states of kVectors vectors through one chunk: h = a h + dtu B; y += C h.
+template <int kVectors, int kStates>
+void scan_tile(const TileRow* rows, const Decay* decay, const float* b, const float* c,
+               std::int64_t state, const Runs& runs) {
+  VF h[kVectors][kStates];
 #pragma GCC unroll 8
-  for (int k = 0; k < kStates; ++k) {
-    h[k] = load(h_memory + k * kScanBlock);
-    if (checkpoint != nullptr) store(h[k], checkpoint + k * kScanBlock);
+  for (int v = 0; v < kVectors; ++v) {
+#pragma GCC unroll 8
+    for (int k = 0; k < kStates; ++k) {
+      h[v][k] = load(rows[v].h + k * kScanBlock);
+      if (rows[v].checkpoint != nullptr) store(h[v][k], rows[v].checkpoint + k * kScanBlock);
+    }
   }
   for (int run = 0; run < runs.count; ++run) {
     if (runs.resets(run)) {
 #pragma GCC unroll 8
-      for (int k = 0; k < kStates; ++k) h[k] = hn::Zero(DF());
+      for (int v = 0; v < kVectors; ++v) {
+#pragma GCC unroll 8
+        for (int k = 0; k < kStates; ++k) h[v][k] = hn::Zero(DF());
+      }
     }
     for (std::int64_t t = runs.begin[run]; t < runs.begin[run + 1]; ++t) {
-      const VF dt = load(dt_row + t * kLanes), dtu = load(dtu_row + t * kLanes);
-      VF y = load(y_row + t * kLanes);
+      VF dtu[kVectors], y[kVectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        dtu[v] = load(rows[v].dtu + t * kLanes);
+        y[v] = load(rows[v].y + t * kLanes);
+      }
 #pragma GCC unroll 8
       for (int k = 0; k < kStates; ++k) {
-        h[k] =
-            advance(h[k], dt, dtu, load(rates + k * kScanBlock), hn::Set(DF(), b[t * state + k])).h;
-        y = hn::MulAdd(hn::Set(DF(), c[t * state + k]), h[k], y);
+        const VF b_k = hn::Set(DF(), b[t * state + k]), c_k = hn::Set(DF(), c[t * state + k]);
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+          h[v][k] = hn::MulAdd(dtu[v], b_k, hn::Mul(load(decay[v].data[t][k]), h[v][k]));
+          y[v] = hn::MulAdd(c_k, h[v][k], y[v]);
+        }
       }
-      store(y, y_row + t * kLanes);
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) store(y[v], rows[v].y + t * kLanes);
     }
   }
 #pragma GCC unroll 8
-  for (int k = 0; k < kStates; ++k) store(h[k], h_memory + k * kScanBlock);
+  for (int v = 0; v < kVectors; ++v) {
+#pragma GCC unroll 8
+    for (int k = 0; k < kStates; ++k) store(h[v][k], rows[v].h + k * kScanBlock);
+  }
 }
 
 template <class T>
@@ -81,7 +109,9 @@ void epilogue(ForwardPanels& panels, const Forward<T>& f, const ScanTask& task, 
               std::int64_t steps) {
   for (std::int64_t t = 0; t < steps; ++t) {
     const std::int64_t at = (task.b * f.plan.seq + t0 + t) * f.plan.inner + task.d0;
+    const RowAhead ahead(f.plan, t0 + t);
     for_vectors(task.width, [&](std::int64_t v, std::int64_t i, std::int64_t n) HWY_ATTR {
+      ahead.prefetch(f.z + at + i, f.out + at + i);
       const VF y = load(panels.y.at(v, t));
       if (f.y != nullptr) store_n(y, f.y + at + i, n);
       store_n(hn::Mul(y, silu(load_n(f.z + at + i, n))), f.out + at + i, n);
@@ -89,31 +119,63 @@ void epilogue(ForwardPanels& panels, const Forward<T>& f, const ScanTask& task, 
   }
 }
 
+/// What the tiles of one chunk share.
+struct ChunkPlace {
+  float *running, *saved;  // states of the sequence's channels, in the private layout
+  const float *rates, *b, *c;
+  std::int64_t steps;
+};
+
+/// States [n, n + kStates) of vectors [v, v + kVectors).
+template <int kVectors, int kStates>
+void forward_tile(ForwardPanels& panels, const ScanPlan& plan, const ScanTask& task,
+                  const ChunkPlace& at, std::int64_t v, std::int64_t n, const Runs& runs) {
+  Decay decay[kVectors];
+  TileRow rows[kVectors];
+  for (int i = 0; i < kVectors; ++i) {
+    const std::int64_t channel = (v + i) * kLanes;
+    const std::int64_t offset = plan.state_offset(task.d0 + channel) + n * kScanBlock;
+    compute_decay<kStates>(decay[i], panels.dt.at(v + i), load(panels.largest_dt + channel),
+                           at.rates + offset, at.steps);
+    rows[i] = {at.running + offset, at.saved == nullptr ? nullptr : at.saved + offset,
+               panels.dtu.at(v + i), panels.y.at(v + i)};
+  }
+  scan_tile<kVectors, kStates>(rows, decay, at.b + n, at.c + n, plan.state, runs);
+}
+
+template <int kVectors>
+void forward_vectors(ForwardPanels& panels, const ScanPlan& plan, const ScanTask& task,
+                     const ChunkPlace& at, std::int64_t v, const Runs& runs) {
+  std::int64_t n = 0;
+  for (; n + kTile <= plan.state; n += kTile) {
+    forward_tile<kVectors, kTile>(panels, plan, task, at, v, n, runs);
+  }
+  for (; n < plan.state; ++n) forward_tile<kVectors, 1>(panels, plan, task, at, v, n, runs);
+}
+
 /// `running` holds the states of all channels of the sequence.
 template <class T>
 void forward_task(const Forward<T>& f, const ScanTask& task, float* running) {
-  const std::int64_t state = f.plan.state;
+  const ScanPlan& plan = f.plan;
+  const std::int32_t* doc_start =
+      f.doc_start == nullptr ? nullptr : f.doc_start + task.b * plan.seq;
+  const std::int64_t vectors = (task.width + kLanes - 1) / kLanes;
   ForwardPanels panels;
-  for (std::int64_t chunk = 0; chunk < f.plan.chunks(); ++chunk) {
-    const std::int64_t t0 = chunk * kScanChunk, steps = f.plan.chunk_steps(chunk);
-    const Runs runs(f.doc_start == nullptr ? nullptr : f.doc_start + task.b * f.plan.seq, t0,
-                    steps);
-    const std::int64_t bc = (task.b * f.plan.seq + t0) * state;
-    float* saved = f.states == nullptr
-                       ? nullptr
-                       : f.states + (task.b * f.plan.chunks() + chunk) * f.plan.state_floats();
+  for (std::int64_t chunk = 0; chunk < plan.chunks(); ++chunk) {
+    const std::int64_t t0 = chunk * kScanChunk, steps = plan.chunk_steps(chunk);
+    const std::int64_t bc = (task.b * plan.seq + t0) * plan.state;
+    const std::int64_t checkpoint = (task.b * plan.chunks() + chunk) * plan.state_floats();
+    const ChunkPlace at{.running = running,
+                        .saved = f.states == nullptr ? nullptr : f.states + checkpoint,
+                        .rates = f.rates,
+                        .b = f.b + bc,
+                        .c = f.c + bc,
+                        .steps = steps};
+    const Runs runs(doc_start, t0, steps);
     prologue(panels, f, task, t0, steps);
-    for_vectors(task.width, [&](std::int64_t v, std::int64_t i, std::int64_t) HWY_ATTR {
-      const std::int64_t offset = f.plan.state_offset(task.d0 + i);
-      const auto tile = [&](auto scan, std::int64_t n) HWY_ATTR {
-        const std::int64_t at = offset + n * kScanBlock;
-        scan(running + at, saved == nullptr ? nullptr : saved + at, f.rates + at, f.b + bc + n,
-             f.c + bc + n, state, panels.dt.at(v), panels.dtu.at(v), panels.y.at(v), runs);
-      };
-      std::int64_t n = 0;
-      for (; n + kTile <= state; n += kTile) tile(scan_tile<kTile>, n);
-      for (; n < state; ++n) tile(scan_tile<1>, n);
-    });
+    std::int64_t v = 0;
+    for (; v + 2 <= vectors; v += 2) forward_vectors<2>(panels, plan, task, at, v, runs);
+    if (v < vectors) forward_vectors<1>(panels, plan, task, at, v, runs);
     epilogue(panels, f, task, t0, steps);
   }
 }

@@ -68,9 +68,9 @@ void spread(Stream& stream, Tensor drows, Tensor dweight, Tensor dy, Tensor rows
   visit_float(dy.dtype(), [&]<class T>(T) {
     parallel_blocks(stream, dy.rows(), kTokenBlock, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t slot = begin * k; slot < end * k; ++slot) {
-        dweight.ptr<float>()[slot] = spread_row(
-            drows.ptr<T>() + row[slot] * model, dy.ptr<T>() + slot / k * model,
-            rows.ptr<T>() + row[slot] * model, weight.ptr<float>()[slot], model);
+        dweight.ptr<float>()[slot] =
+            spread_row(drows.ptr<T>() + row[slot] * model, dy.ptr<T>() + slot / k * model,
+                       rows.ptr<T>() + row[slot] * model, weight.ptr<float>()[slot], model);
       }
     });
   });

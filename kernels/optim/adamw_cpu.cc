@@ -38,8 +38,8 @@ void update_block(const Pointers& p, std::int64_t begin, std::int64_t end, const
     m = hn::MulAdd(blend1, hn::Sub(g, m), m);
     v = hn::MulAdd(blend2, hn::Sub(hn::Mul(g, g), v), v);
     const VF denominator = hn::Add(hn::Sqrt(hn::Mul(v, inverse_bc2)), eps);
-    const VF w = hn::NegMulAdd(rate, hn::Div(m, denominator),
-                               hn::Mul(decay, load_n(p.weight + at, n)));
+    const VF w =
+        hn::NegMulAdd(rate, hn::Div(m, denominator), hn::Mul(decay, load_n(p.weight + at, n)));
     store_n(m, p.m + at, n);
     store_n(v, p.v + at, n);
     store_n(w, p.weight + at, n);
@@ -51,9 +51,8 @@ void update(Stream& stream, Tensor weight, Tensor m, Tensor v, Tensor grad, Tens
             const AdamWStep& step) {
   const Pointers p{weight.ptr<float>(), m.ptr<float>(), v.ptr<float>(), grad.ptr<float>(),
                    compute.present() ? compute.ptr<bfloat16>() : nullptr};
-  parallel_blocks(stream, weight.numel(), kBlock, [&](std::int64_t begin, std::int64_t end) {
-    update_block(p, begin, end, step);
-  });
+  parallel_blocks(stream, weight.numel(), kBlock,
+                  [&](std::int64_t begin, std::int64_t end) { update_block(p, begin, end, step); });
 }
 
 }  // namespace

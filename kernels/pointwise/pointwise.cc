@@ -23,8 +23,8 @@ void expect_float(const char* what, const Tensor& t) {
 void expect_same_dims(const Tensor& y, const Tensor& x) {
   expect_float("y", y);
   expect_float("x", x);
-  JAMBA_CHECK(std::ranges::equal(y.dims(), x.dims()), "y {} and x {} differ in dims",
-              y.describe(), x.describe());
+  JAMBA_CHECK(std::ranges::equal(y.dims(), x.dims()), "y {} and x {} differ in dims", y.describe(),
+              x.describe());
 }
 
 }  // namespace

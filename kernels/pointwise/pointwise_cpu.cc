@@ -25,19 +25,19 @@ HWY_INLINE void update(Stream& stream, Tensor y, Tensor x, const F& f) {
     visit_float(x.dtype(), [&]<class X>(X) {
       Y* to = y.ptr<Y>();
       const X* from = x.ptr<X>();
-      parallel_blocks(stream, y.numel(), kBlock, [&](std::int64_t begin, std::int64_t end) HWY_ATTR {
-        for_lanes(end - begin, [&](std::int64_t i, std::int64_t n) HWY_ATTR {
-          const std::int64_t at = begin + i;
-          store_n(f(to + at, load_n(from + at, n), n), to + at, n);
-        });
-      });
+      parallel_blocks(stream, y.numel(), kBlock,
+                      [&](std::int64_t begin, std::int64_t end) HWY_ATTR {
+                        for_lanes(end - begin, [&](std::int64_t i, std::int64_t n) HWY_ATTR {
+                          const std::int64_t at = begin + i;
+                          store_n(f(to + at, load_n(from + at, n), n), to + at, n);
+                        });
+                      });
     });
   });
 }
 
 void cast(Stream& stream, Tensor y, Tensor x) {
-  update(stream, y, x,
-         [](const auto*, VF from, std::int64_t) HWY_ATTR { return from; });
+  update(stream, y, x, [](const auto*, VF from, std::int64_t) HWY_ATTR { return from; });
 }
 
 void add(Stream& stream, Tensor y, Tensor x) {

@@ -106,6 +106,20 @@ void reduce_range(const Rendezvous& group, std::int64_t begin, std::int64_t end,
   }
 }
 
+/// x = reduction of every rank's x; each rank computes its share of the elements for all.
+void reduce(Rendezvous& group, int rank, const Tensor& x, ReduceOp op) {
+  const Call mine{.op = op == ReduceOp::sum ? "all_reduce sum" : "all_reduce max", .x = x};
+  group.enter(rank, mine);
+  const std::int64_t begin = x.numel() * rank / group.size();
+  const std::int64_t end = x.numel() * (rank + 1) / group.size();
+  if (x.dtype() == DType::f32) {
+    reduce_range<float>(group, begin, end, op);
+  } else {
+    reduce_range<std::int64_t>(group, begin, end, op);
+  }
+  group.leave(mine);
+}
+
 void copy_bytes(void* to, const Tensor& from) {
   const auto bytes = static_cast<std::size_t>(from.bytes());
   if (bytes > 0 && to != from.raw()) std::memcpy(to, from.raw(), bytes);
@@ -115,21 +129,21 @@ void copy_bytes(void* to, const Tensor& from) {
 /// tensor holds NaN, so that a test sees a gradient that is read too early or added too late.
 class PendingReduction final : public PendingCollective {
  public:
-  PendingReduction(Communicator& group, Stream& stream, Tensor x, ReduceOp op)
-      : group_(group), stream_(stream), x_(x), op_(op), input_(x.bytes()) {
+  PendingReduction(Rendezvous& group, int rank, Tensor x, ReduceOp op)
+      : group_(group), rank_(rank), x_(x), op_(op), input_(x.bytes()) {
     copy_bytes(input_.data(), x);
     if (x.bytes() > 0) std::memset(x.raw(), 0xff, static_cast<std::size_t>(x.bytes()));
   }
 
   void wait() override {
     const Tensor input = input_.tensor(x_.dtype(), {x_.numel()});
-    group_.all_reduce(stream_, input, op_);
+    reduce(group_, rank_, input, op_);
     copy_bytes(x_.raw(), input);
   }
 
  private:
-  Communicator& group_;
-  Stream& stream_;
+  Rendezvous& group_;
+  int rank_;
   Tensor x_;
   ReduceOp op_;
   Buffer input_;
@@ -150,23 +164,13 @@ class ThreadCommunicator : public Communicator {
   void all_reduce(Stream& stream, Tensor x, ReduceOp op) override {
     check_reduce("all_reduce", x);
     const ProfileScope timer(stream.profile(), Part::communication);
-    const Call mine{.op = op == ReduceOp::sum ? "all_reduce sum" : "all_reduce max", .x = x};
-    group_.enter(rank_, mine);
-    const std::int64_t begin = x.numel() * rank_ / size();
-    const std::int64_t end = x.numel() * (rank_ + 1) / size();
-    if (x.dtype() == DType::f32) {
-      reduce_range<float>(group_, begin, end, op);
-    } else {
-      reduce_range<std::int64_t>(group_, begin, end, op);
-    }
-    group_.leave(mine);
+    reduce(group_, rank_, x, op);
   }
 
-  std::unique_ptr<PendingCollective> start_all_reduce(Stream& stream, Tensor x,
-                                                      ReduceOp op) override {
+  std::unique_ptr<PendingCollective> start_all_reduce(Stream&, Tensor x, ReduceOp op) override {
     check_reduce("start_all_reduce", x);
     if (size() == 1) return std::make_unique<FinishedCollective>();
-    return std::make_unique<PendingReduction>(*this, stream, x, op);
+    return std::make_unique<PendingReduction>(group_, rank_, x, op);
   }
 
   void progress() override {}

@@ -13,7 +13,7 @@ namespace jamba::test {
 namespace {
 
 /// Empty, one, odd, and more than one piece of a reduction.
-constexpr std::int64_t kLengths[] = {0, 1, 7, 1000, 65536 + 3, 3 * 65536};
+constexpr std::int64_t kLengths[] = {0, 1, 7, 1000, 65536 + 3};
 
 std::vector<float> rank_values(int rank, std::int64_t n) {
   std::vector<float> values(static_cast<std::size_t>(n));
@@ -160,7 +160,7 @@ void check_same_bits(Communicator& group) {
   for (const std::int64_t n : kLengths) {
     SCOPED_TRACE(n);
     std::int64_t first = 0;
-    for (int repeat = 0; repeat < 5; ++repeat) {
+    for (int repeat = 0; repeat < 3; ++repeat) {
       std::vector<float> x = rank_values(group.rank(), n);
       group.all_reduce(stream, view(x), ReduceOp::sum);
       if (repeat == 0) first = hash(x);

@@ -33,7 +33,7 @@ expect_output() {
 }
 
 processes_left() {
-  pgrep -af "^((mpirun|timeout) .*)?$helper( |$)"
+  pgrep -af "^((mpirun|timeout -k) .*)?$helper( |$)"
 }
 
 expect_nothing_left() {
@@ -97,6 +97,10 @@ done
 expect 85 'TERM ends a program that does not handle USR1' \
   signal_after 1 TERM "$launch" -n 2 -- sleep 60
 expect 1 'QUIT ends a job that ignores USR1' signal_after 1 QUIT "$launch" -n 2 -- "$helper" hang
+
+expect 0 'a rank leaves a process behind' \
+  "$launch" -n 1 -- sh -c 'setsid sleep 71.25 >/dev/null 2>&1 & exit 0'
+if pgrep -f '^sleep 71.25$' >"$directory/output"; then fail 'a process of the job still runs'; fi
 
 # The launcher itself is killed: its files stay, the ranks must not.
 "$launch" -n 2 -- "$helper" hang >"$directory/output" 2>&1 &

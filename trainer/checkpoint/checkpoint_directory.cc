@@ -32,11 +32,13 @@ std::optional<std::int64_t> step_of(const std::string& name) {
   return std::stoll(digits);
 }
 
-/// Names in a directory; none if it does not exist.
+/// Names in a directory; none if there is no such directory.
 std::vector<std::string> list(const std::string& root) {
   std::error_code error;
   fs::directory_iterator it(root, error);
-  if (error == std::errc::no_such_file_or_directory) return {};
+  if (error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory) {
+    return {};
+  }
   std::vector<std::string> names;
   while (!error && it != fs::directory_iterator()) {
     names.push_back(it->path().filename().string());

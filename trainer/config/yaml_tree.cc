@@ -151,7 +151,7 @@ class TreeBuilder : public YAML::EventHandler {
       fault(mark, "a key must be a plain word, not a list or a section; is a bracket left open?");
       throw StopReading();
     }
-    if (stack_.size() > kMaxDepth) {
+    if (stack_.size() >= kMaxDepth) {
       faults_.add(place(mark), "", fmt::format("nested more than {} levels deep", kMaxDepth));
       throw StopReading();
     }

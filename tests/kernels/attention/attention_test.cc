@@ -17,9 +17,7 @@ using test::Scalar;
 using test::Values;
 using Doubles = std::vector<double>;
 
-float scale_of(const AttentionShape& s) {
-  return 1.0f / std::sqrt(static_cast<float>(s.head_dim));
-}
+float scale_of(const AttentionShape& s) { return 1.0f / std::sqrt(static_cast<float>(s.head_dim)); }
 
 std::vector<std::int64_t> query_dims(const AttentionShape& s) {
   return {s.batch * s.seq, s.num_heads * s.head_dim};
@@ -111,9 +109,9 @@ std::vector<Doubles> reference_gradients(const std::vector<Doubles>& in,
 
 OpCase attention_case(const AttentionShape& s, DType dtype, std::int64_t document) {
   OpCase op;
-  op.name = fmt::format("attention {} [{}, {}/{}, {}/{} heads of {}], documents of {}",
-                        dtype_name(dtype), s.batch, s.seq, s.seq_keys, s.num_heads, s.num_kv_heads,
-                        s.head_dim, document);
+  op.name =
+      fmt::format("attention {} [{}, {}/{}, {}/{} heads of {}], documents of {}", dtype_name(dtype),
+                  s.batch, s.seq, s.seq_keys, s.num_heads, s.num_kv_heads, s.head_dim, document);
   op.inputs = {{.name = "q", .dtype = dtype, .dims = query_dims(s)},
                {.name = "k", .dtype = dtype, .dims = key_dims(s)},
                {.name = "v", .dtype = dtype, .dims = key_dims(s)},
@@ -126,9 +124,8 @@ OpCase attention_case(const AttentionShape& s, DType dtype, std::int64_t documen
     input->values = test::normal_values(input->dims[0] * input->dims[1], 3, input->name);
     input->gradient_dtype = dtype;
   }
-  op.outputs = {
-      {.name = "out", .dtype = dtype, .dims = query_dims(s)},
-      {.name = "lse", .dims = {s.batch, s.num_heads, s.seq}, .differentiable = false}};
+  op.outputs = {{.name = "out", .dtype = dtype, .dims = query_dims(s)},
+                {.name = "lse", .dims = {s.batch, s.num_heads, s.seq}, .differentiable = false}};
   op.reference = [s](const std::vector<Values>& in) { return reference(in, s); };
   op.forward = [s](Stream& stream, Arena& arena, auto in, auto out) {
     attention_forward(stream, arena, out[0], out[1], in[0], in[1], in[2], in[3], s, scale_of(s));
@@ -242,7 +239,7 @@ TEST(Attention, StaysWithin1e5OfDoubleOverLongSequences) {
         reference_gradients(in, want, p.rounded(p.dout, query_dims(p.shape)), p.shape);
     const auto expect_close = [&](const char* name, const GuardedTensor& x, const Doubles& y) {
       const double error = test::worst_error(x.values(), y);
-      printf("%s %g\n", name, error); EXPECT_TRUE(error <= 1e-5) << name << " of " << seq << " tokens off by " << error;
+      EXPECT_TRUE(error <= 1e-5) << name << " of " << seq << " tokens off by " << error;
     };
     expect_close("out", got.out, want[0]);
     expect_close("lse", got.lse, want[1]);
@@ -330,9 +327,9 @@ TEST(Attention, TakesScratchLinearInLength) {
 }
 
 TEST(Attention, RejectsWhatItCannotCompute) {
-  EXPECT_THROW(Problem(shape_of(1, 4, 4, 3, 2, 4)).run(), LogicError);   // 3 heads over 2
-  EXPECT_THROW(Problem(shape_of(1, 4, 3, 2, 2, 4)).run(), LogicError);   // fewer keys
-  EXPECT_THROW(Problem(shape_of(1, 3, 4, 2, 2, 4)).run(), LogicError);   // backward with a cache
+  EXPECT_THROW(Problem(shape_of(1, 4, 4, 3, 2, 4)).run(), LogicError);  // 3 heads over 2
+  EXPECT_THROW(Problem(shape_of(1, 4, 3, 2, 2, 4)).run(), LogicError);  // fewer keys
+  EXPECT_THROW(Problem(shape_of(1, 3, 4, 2, 2, 4)).run(), LogicError);  // backward with a cache
   EXPECT_NO_THROW(Problem(shape_of(1, 3, 4, 2, 2, 4)).run(false));
   Problem blind(shape_of(1, 4, 4, 2, 2, 4));
   blind.doc_start[2] = 3;  // would see no key

@@ -20,7 +20,8 @@ constexpr std::int64_t kNoPadding = -1;
 
 OpCase embedding_case(const Dims& d, DType dtype) {
   OpCase op;
-  op.name = fmt::format("embedding {} [{} of {}, {}]", dtype_name(dtype), d.tokens, d.vocab, d.model);
+  op.name =
+      fmt::format("embedding {} [{} of {}, {}]", dtype_name(dtype), d.tokens, d.vocab, d.model);
   op.inputs = {{.name = "table",
                 .dtype = dtype,
                 .dims = {d.vocab, d.model},

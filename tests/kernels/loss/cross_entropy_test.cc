@@ -40,7 +40,8 @@ constexpr float kScale = 0.25f;
 /// The case's loss is kScale * sum over tokens: one output, its gradient 1 by construction.
 OpCase cross_entropy_case(const Dims& d, DType dtype, double spread) {
   OpCase op;
-  op.name = fmt::format("cross_entropy {} [{}, {}] * {}", dtype_name(dtype), d.tokens, d.vocab, spread);
+  op.name =
+      fmt::format("cross_entropy {} [{}, {}] * {}", dtype_name(dtype), d.tokens, d.vocab, spread);
   op.inputs = {{.name = "logits",
                 .dtype = dtype,
                 .dims = {d.tokens, d.vocab},

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
+
 #include "tests/kernels/mamba/scan_fixture.h"
 #include "tests/support/op_case.h"
 
@@ -85,6 +87,39 @@ TEST(SelectiveScan, MatchesReferenceAndComplexStep) {
     check_op(scan_case(dims, DType::f32));
     check_op(scan_case(dims, DType::bf16));
   }
+}
+
+TEST(SelectiveScan, RejectsWrongShapes) {
+  const ScanDims dims{1, 3, 5, 2};
+  const test::Scan scan(dims, test::random_scan_inputs(dims, 1));
+  const test::GuardedTensor out(DType::f32, {1, 3, 5}), other(DType::f32, {1, 3, 4});
+  Stream stream = Stream::cpu(1);
+  Arena scratch;
+  const auto run = [&](auto change) {
+    SelectiveScanInputs in = scan.inputs();
+    SelectiveScanSaved saved = scan.saved();
+    change(in, saved);
+    selective_scan_forward(stream, scratch, out.tensor(), {}, saved, in);
+  };
+  const auto wrong = [&](Tensor SelectiveScanInputs::*field) {
+    EXPECT_THROW(run([&](auto& in, auto&) { in.*field = other.tensor(); }), LogicError);
+  };
+  EXPECT_NO_THROW(run([](auto&, auto&) {}));
+  for (const auto field :
+       {&SelectiveScanInputs::delta, &SelectiveScanInputs::z, &SelectiveScanInputs::c,
+        &SelectiveScanInputs::delta_bias, &SelectiveScanInputs::d, &SelectiveScanInputs::a_log,
+        &SelectiveScanInputs::h0, &SelectiveScanInputs::doc_start}) {
+    wrong(field);
+  }
+  EXPECT_THROW(run([](auto&, auto& saved) { saved.y = {}; }), LogicError);
+  EXPECT_THROW(run([](auto&, auto& saved) { saved.states = saved.states.slice(0, 8); }),
+               LogicError);
+}
+
+TEST(SelectiveScan, CountsTheBytesOfItsStates) {
+  // Two chunks of 64 steps, two blocks of 16 channels.
+  EXPECT_EQ(scan_states_bytes(3, 65, 17, 5), 3 * 2 * 2 * 16 * 5 * 4);
+  EXPECT_EQ(scan_states_bytes(3, 0, 17, 5), 0);
 }
 
 }  // namespace

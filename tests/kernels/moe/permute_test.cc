@@ -169,9 +169,8 @@ TEST(Permute, RejectsRowsThatAreNotTokensTimesK) {
   Stream stream = Stream::cpu(1);
   EXPECT_THROW(permute_forward(stream, rows.tensor(), x.tensor(), slots.tensor(), 2), LogicError);
   EXPECT_THROW(permute_backward(stream, x.tensor(), rows.tensor(), slots.tensor(), 2), LogicError);
-  EXPECT_THROW(
-      combine_forward(stream, x.tensor(), rows.tensor(), slots.tensor(), weight.tensor()),
-      LogicError);
+  EXPECT_THROW(combine_forward(stream, x.tensor(), rows.tensor(), slots.tensor(), weight.tensor()),
+               LogicError);
 }
 
 }  // namespace

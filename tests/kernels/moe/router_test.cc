@@ -227,7 +227,7 @@ TEST(RouterJitter, IsUniformAroundOne) {
     mean += x / 1e4;
     variance += (x - 1) * (x - 1) / 1e4;
   }
-  EXPECT_TRUE(std::abs(mean - 1) <= 0.006);                        // 4 standard errors
+  EXPECT_TRUE(std::abs(mean - 1) <= 0.006);  // 4 standard errors
   EXPECT_TRUE(std::abs(variance / (0.25 * 0.25 / 3) - 1) <= 0.04);
 }
 

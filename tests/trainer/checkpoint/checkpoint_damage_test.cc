@@ -7,6 +7,7 @@
 
 #include "tests/trainer/checkpoint/checkpoint_support.h"
 #include "trainer/checkpoint/hash.h"
+#include "trainer/checkpoint/shard.h"
 
 namespace jamba::test {
 namespace {
@@ -171,8 +172,23 @@ TEST_F(CheckpointDamage, ForgedSlicesAreRefused) {
   expect_loads(path_, 2);
 }
 
+TEST(SliceHash, BindsTheBytesToWhatTheyAre) {
+  const std::vector<char> data(96);
+  const SliceRecord slice{"weight/a", {6, 4}, {{0, 0}, {3, 4}}, DType::f32, "rank-00000.h5", ""};
+  std::vector<SliceRecord> others(5, slice);
+  others[0].name = "weight/b";
+  others[1].global_shape = {7, 4};
+  others[2].box.offset = {3, 0};
+  others[3].box.extents = {4, 3};
+  others[4].dtype = DType::i32;
+  const std::string hash = slice_hash(7, slice, data.data());
+  EXPECT_EQ(slice_hash(7, slice, data.data()), hash);
+  EXPECT_NE(slice_hash(8, slice, data.data()), hash);
+  for (const SliceRecord& other : others) EXPECT_NE(slice_hash(7, other, data.data()), hash);
+}
+
 TEST_F(CheckpointDamage, ASliceCannotStandForAnother) {
-  // Equal shapes and a valid manifest: only the slice's own hash tells them apart.
+  // Equal shapes and a valid manifest: only the slices' own hashes tell them apart.
   const std::string weight = R"("name":"weight/model.embed_tokens.weight")";
   const std::string moment = R"("name":"adam_m/model.embed_tokens.weight")";
   for (int rank = 0; rank < 2; ++rank) {

@@ -158,6 +158,8 @@ TEST(FindLatest, FindsNothingWhereNothingIs) {
   EXPECT_FALSE(find_latest(root.path()).has_value());
   EXPECT_FALSE(find_latest(root / "missing").has_value());
   EXPECT_THROW(resolve_checkpoint(root.path()), NoInputError);
+  write_bytes(root / "file", "");
+  EXPECT_THROW(resolve_checkpoint(root / "file"), NoInputError);
 }
 
 TEST(FindLatest, SkipsWhatIsNotSoundAndSaysWhy) {

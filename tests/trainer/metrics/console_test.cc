@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
@@ -73,8 +74,10 @@ class Terminal {
     ::ioctl(master_, TIOCSWINSZ, &size);
   }
   std::FILE* out() const { return out_; }
-  /// What was written since the last call, of at least one byte.
+  /// What was written since the last call; empty if nothing comes.
   std::string read() const {
+    pollfd ready{.fd = master_, .events = POLLIN, .revents = 0};
+    if (::poll(&ready, 1, 2000) <= 0) return "";
     char buffer[4096];
     const ssize_t count = ::read(master_, buffer, sizeof buffer);
     return count > 0 ? std::string(buffer, static_cast<std::size_t>(count)) : "";

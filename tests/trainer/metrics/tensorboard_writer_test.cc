@@ -228,7 +228,7 @@ TEST_F(Tensorboard, NamesFilesInTheOrderThatTheyWereStarted) {
 TEST_F(Tensorboard, TellsWhyItsDirectoryCannotBe) {
   std::ofstream(file("tb")) << "a file";
   EXPECT_THAT(message_of<CannotCreateError>([&] { TensorboardWriter(file("tb")); }),
-              HasSubstr(file("tb")));
+              HasSubstr("cannot create TensorBoard directory " + file("tb")));
 }
 
 }  // namespace

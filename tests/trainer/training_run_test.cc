@@ -1,0 +1,189 @@
+// A run from its config to its checkpoints, and exact resumption.
+
+#include "trainer/training_run.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "data/prepare.h"
+#include "parallel/comm/thread_group.h"
+#include "tests/trainer/model_fixture.h"
+#include "trainer/app/demo_text.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/run_state.h"
+
+namespace jamba {
+namespace {
+
+namespace fs = std::filesystem;
+
+class TrainingRunTest : public testing::Test {
+ protected:
+  TrainingRunTest() {
+    std::string pattern = (fs::temp_directory_path() / "jamba-run-XXXXXX").string();
+    dir_ = mkdtemp(pattern.data());
+    const auto bytes = load_tokenizer("bytes");
+    std::ofstream text(dir_ + "/text.jsonl");
+    for (std::uint64_t i = 0; i < 60; ++i) {
+      std::string story = demo_story(i);
+      story.pop_back();  // its line end
+      std::erase(story, '"');
+      text << "{\"text\": \"" << story << "\"}\n";
+    }
+    text.close();
+    prepare_stores({.inputs = {dir_ + "/text.jsonl"},
+                    .output_dir = dir_,
+                    .name = "stories",
+                    .validation_fraction = 0.1},
+                   *bytes);
+  }
+  ~TrainingRunTest() override { fs::remove_all(dir_); }
+
+  RunConfig config(const std::string& name) const {
+    RunConfig c;
+    c.run_dir = dir_ + "/" + name;
+    c.model = test::small_config();
+    c.model.vocab_size = 259;
+    c.model.router_jitter = 0.1;
+    c.data.sources = {
+        {"stories", dir_ + "/stories.train.h5", dir_ + "/stories.validation.h5", 1.0}};
+    c.data.tokenizer = "bytes";
+    c.data.seq_len = 32;
+    c.train.steps = 20;
+    c.train.micro_batch_size = 1;
+    c.train.global_batch_size = 4;
+    c.train.peak_gflops = 1;
+    c.optimizer.lr = 3e-3;
+    c.optimizer.warmup_steps = 4;
+    c.eval.max_tokens = 512;
+    c.log.every = 100;
+    return c;
+  }
+
+  static ExitCode train(const RunConfig& c, int ranks, std::atomic<bool>& stop) {
+    ExitCode code = ExitCode::bug;
+    run_ranks(ranks, [&](Communicator& comm) {
+      Stream stream = Stream::cpu(1);
+      const ExitCode mine = TrainingRun(c, comm, stream, stop).run();
+      if (comm.rank() == 0) code = mine;
+    });
+    return code;
+  }
+
+  /// Weights and moments of the newest checkpoint.
+  static std::vector<float> state(const RunConfig& c, std::int64_t expected_step) {
+    const Parameters parameters(c.model, DType::f32, Gradients::none);
+    const AdamWOptimizer optimizer(parameters, c.optimizer);
+    const auto found = find_latest(c.run_dir + "/checkpoints");
+    EXPECT_TRUE(found.has_value());
+    EXPECT_EQ(found->manifest.info.step, expected_step);
+    load_checkpoint(found->path, training_slices(parameters, optimizer));
+    std::vector<float> out;
+    for (const Tensor& t : {parameters.flat_master(), optimizer.flat_m(), optimizer.flat_v()}) {
+      out.insert(out.end(), t.ptr<float>(), t.ptr<float>() + t.numel());
+    }
+    return out;
+  }
+
+  std::string dir_;
+};
+
+TEST_F(TrainingRunTest, TenAndTenStepsAreTwentyStepsInEveryBit) {
+  for (const int ranks : {1, 2}) {
+    std::atomic<bool> stop{false};
+    const RunConfig whole = config(fmt::format("whole{}", ranks));
+    EXPECT_EQ(train(whole, ranks, stop), ExitCode::ok);
+
+    // The first half knows that the run has twenty steps, as an interrupted one does.
+    RunConfig halves = config(fmt::format("halves{}", ranks));
+    halves.checkpoint.every = 10;
+    stop = true;
+    EXPECT_EQ(train(halves, ranks, stop), ExitCode::preempted);
+    state(halves, 1);
+    stop = false;
+    EXPECT_EQ(train(halves, ranks, stop), ExitCode::ok);
+    EXPECT_EQ(state(halves, 20), state(whole, 20));
+  }
+}
+
+TEST_F(TrainingRunTest, ABfloat16RunResumesExactlyToo) {
+  std::atomic<bool> stop{false};
+  RunConfig whole = config("whole"), halves = config("halves");
+  whole.train.dtype = halves.train.dtype = DType::bf16;
+  whole.train.steps = halves.train.steps = 6;
+  EXPECT_EQ(train(whole, 1, stop), ExitCode::ok);
+  stop = true;
+  EXPECT_EQ(train(halves, 1, stop), ExitCode::preempted);
+  stop = false;
+  EXPECT_EQ(train(halves, 1, stop), ExitCode::ok);
+  EXPECT_EQ(state(halves, 6), state(whole, 6));
+}
+
+TEST_F(TrainingRunTest, LearnsAndKeepsTheLastCheckpoints) {
+  std::atomic<bool> stop{false};
+  RunConfig c = config("learn");
+  c.train.steps = 60;
+  c.checkpoint.every = 10;
+  c.checkpoint.keep = 2;
+  EXPECT_EQ(train(c, 1, stop), ExitCode::ok);
+  std::int64_t kept = 0;
+  for (const auto& entry : fs::directory_iterator(c.run_dir + "/checkpoints")) {
+    kept += entry.is_directory() ? 1 : 0;
+  }
+  EXPECT_EQ(kept, 2);
+  EXPECT_TRUE(fs::exists(c.run_dir + "/config.yaml"));
+  EXPECT_TRUE(fs::exists(c.run_dir + "/tensorboard"));
+
+  std::ifstream metrics(c.run_dir + "/metrics.jsonl");
+  std::string line, last;
+  std::int64_t steps = 0;
+  while (std::getline(metrics, line)) {
+    steps += line.find("\"kind\":\"step\"") != std::string::npos ? 1 : 0;
+    if (line.find("\"kind\":\"eval\"") != std::string::npos) last = line;
+  }
+  EXPECT_EQ(steps, 60);
+  const std::size_t at = last.find("\"mean_loss\":");
+  ASSERT_NE(at, std::string::npos);
+  EXPECT_LT(std::stod(last.substr(at + 12)), 3.2);  // 5.56 is what 259 even ids cost
+}
+
+TEST_F(TrainingRunTest, FallsBackFromADamagedCheckpointAndSaysNothingIsLost) {
+  std::atomic<bool> stop{false};
+  RunConfig c = config("damaged");
+  c.checkpoint.every = 10;
+  EXPECT_EQ(train(c, 1, stop), ExitCode::ok);
+  const std::vector<float> finished = state(c, 20);
+  const std::string file = checkpoint_path(c.run_dir + "/checkpoints", 20) + "/rank-00000.h5";
+  {
+    std::fstream damage(file, std::ios::in | std::ios::out | std::ios::binary);
+    damage.seekp(static_cast<std::streamoff>(fs::file_size(file) / 2));
+    damage.put('\x5a');
+  }
+  EXPECT_EQ(train(c, 1, stop), ExitCode::ok);  // from step 10 again
+  EXPECT_EQ(state(c, 20), finished);
+}
+
+TEST_F(TrainingRunTest, RefusesACheckpointOfAnotherModel) {
+  std::atomic<bool> stop{false};
+  RunConfig c = config("other");
+  c.train.steps = 2;
+  c.optimizer.warmup_steps = 0;
+  EXPECT_EQ(train(c, 1, stop), ExitCode::ok);
+  c.model.hidden_size = 32;
+  EXPECT_THROW(train(c, 1, stop), CheckpointError);
+}
+
+TEST_F(TrainingRunTest, StopsAfterTooManySkippedSteps) {
+  std::atomic<bool> stop{false};
+  RunConfig c = config("diverged");
+  c.optimizer.lr = 1e30;
+  c.optimizer.warmup_steps = 0;
+  c.train.max_skipped_steps = 3;
+  EXPECT_THROW(train(c, 1, stop), DivergedError);
+}
+
+}  // namespace
+}  // namespace jamba
