@@ -48,7 +48,7 @@ DOORS = {
     r"yaml-cpp/.*": r"trainer/config/yaml_tree\.cc",
     r"sentencepiece.*": r"data/tokenizer.*\.cc",
     r"oneapi/.*|dnnl.*": r"kernels/linear/.*\.cc",
-    r"hwy/.*": r"kernels/(core/simd-inl\.h|.*_cpu\.cc)",
+    r"hwy/.*": r"kernels/.*(-inl\.h|_cpu\.cc)",
     r"cuda.*|cublas.*|cudnn.*": r"kernels/core/cuda/.*|.*\.cuh?|.*_cuda\.cc",
     r"CLI/.*": r"trainer/app/",
 }

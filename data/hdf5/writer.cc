@@ -44,10 +44,12 @@ struct Hdf5Writer::Impl {
     ::close(memory);
   }
 
-  /// Gives the file up after a failed call.
-  [[noreturn]] void fail(const std::string& what) {
+  /// Gives the file up after a failed call. Open datasets must be closed between divert() and the
+  /// file: closing them later crashes HDF5.
+  [[noreturn]] void fail(const std::string& what, hdf5::Dataset* open = nullptr) {
     const std::string reason = hdf5::last_failure().reason;
     if (file) divert();
+    if (open != nullptr) open->reset();
     growing.clear();
     file.reset();
     throw IoError(fmt::format("{}: {}: {}", path, what, reason));
@@ -138,10 +140,10 @@ void Hdf5Writer::write(std::string_view name, Hdf5Type type, std::span<const std
   hdf5::Dataset dataset = impl_->create(label, type, space.get(), properties.get());
   const hdf5::Type stored = hdf5::make_type(type);
   if (!empty && H5Dwrite(dataset.get(), stored.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) {
-    impl_->fail(fmt::format("cannot write dataset '{}'", name));
+    impl_->fail(fmt::format("cannot write dataset '{}'", name), &dataset);
   }
   if (H5Dflush(dataset.get()) < 0) {
-    impl_->fail(fmt::format("cannot finish dataset '{}'", name));
+    impl_->fail(fmt::format("cannot finish dataset '{}'", name), &dataset);
   }
 }
 

@@ -132,7 +132,6 @@ TEST_F(SentencePiece, CompressesTextAndSplitsDigits) {
   const std::string text = babble(50, 300);
   EXPECT_LT(tokenizer->encode(text).size() * 2, text.size());
   EXPECT_EQ(tokenizer->encode("1984").size(), 4u);
-
 }
 
 TEST_F(SentencePiece, TrainsTheSameModelTwice) {
