@@ -44,9 +44,10 @@ struct Hdf5Writer::Impl {
     ::close(memory);
   }
 
-  /// Gives the file up after a failed call. Open datasets must be closed between divert() and the
-  /// file: closing them later crashes HDF5.
-  [[noreturn]] void fail(const std::string& what, hdf5::Dataset* open = nullptr) {
+  /// Gives the file up after a failed call. The caller's own open object must be closed between
+  /// divert() and the file: closing it later crashes HDF5.
+  template <class Handle = hdf5::Dataset>
+  [[noreturn]] void fail(const std::string& what, Handle* open = nullptr) {
     const std::string reason = hdf5::last_failure().reason;
     if (file) divert();
     if (open != nullptr) open->reset();
@@ -71,10 +72,10 @@ struct Hdf5Writer::Impl {
 
   void write_attribute(const std::string& name, hid_t type, const void* value) {
     const hdf5::Space scalar(H5Screate(H5S_SCALAR));
-    const hdf5::Attribute attribute(
+    hdf5::Attribute attribute(
         H5Acreate2(file.get(), name.c_str(), type, scalar.get(), H5P_DEFAULT, H5P_DEFAULT));
     if (!attribute || H5Awrite(attribute.get(), type, value) < 0) {
-      fail(fmt::format("cannot write attribute '{}'", name));
+      fail(fmt::format("cannot write attribute '{}'", name), &attribute);
     }
   }
 };

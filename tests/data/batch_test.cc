@@ -1,5 +1,6 @@
 #include "data/batch.h"
 
+#include <cmath>
 #include <map>
 #include <set>
 
