@@ -6,7 +6,7 @@
 namespace jamba {
 
 LoadedModel::LoadedModel(Stream& stream, const std::string& path, DType compute_dtype)
-    : LoadedModel(stream, resolve_checkpoint(path), compute_dtype) {}
+    : LoadedModel(stream, find_checkpoint(path), compute_dtype) {}
 
 LoadedModel::LoadedModel(Stream& stream, const FoundCheckpoint& found, DType compute_dtype)
     : path_(found.path),

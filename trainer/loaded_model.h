@@ -11,7 +11,7 @@ namespace jamba {
 /// A model read from a checkpoint, for inference: no gradients, no optimizer.
 class LoadedModel {
  public:
-  /// path: a checkpoint's directory, or the directory that holds a run's checkpoints.
+  /// path: a checkpoint, a directory of checkpoints, or a run directory.
   /// Errors: NoInputError, CheckpointError.
   LoadedModel(Stream&, const std::string& path, DType compute_dtype);
 

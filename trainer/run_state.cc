@@ -1,5 +1,7 @@
 #include "trainer/run_state.h"
 
+#include <filesystem>
+
 namespace jamba {
 
 namespace {
@@ -30,6 +32,13 @@ std::vector<StateSlice> training_slices(const Parameters& parameters,
   add_slices(out, "adam_m", parameters, optimizer.flat_m());
   add_slices(out, "adam_v", parameters, optimizer.flat_v());
   return out;
+}
+
+std::string checkpoint_root(const std::string& run_dir) { return run_dir + "/checkpoints"; }
+
+FoundCheckpoint find_checkpoint(const std::string& path) {
+  const std::string root = checkpoint_root(path);
+  return resolve_checkpoint(std::filesystem::is_directory(root) ? root : path);
 }
 
 }  // namespace jamba

@@ -1,8 +1,9 @@
 #pragma once
-// A run's tensors under the names that checkpoints know.
+// A run's tensors under the names that checkpoints know, and where those checkpoints are.
 
 #include <vector>
 
+#include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/state_slice.h"
 #include "trainer/model/parameters.h"
 #include "trainer/optim/adamw_optimizer.h"
@@ -13,5 +14,12 @@ namespace jamba {
 std::vector<StateSlice> weight_slices(const Parameters&);
 /// Weights and both moments ("adam_m/...", "adam_v/..."): all that a resumed run needs.
 std::vector<StateSlice> training_slices(const Parameters&, const AdamWOptimizer&);
+
+/// Where a run keeps its checkpoints.
+std::string checkpoint_root(const std::string& run_dir);
+
+/// A path given by a person: a checkpoint, a directory of checkpoints, or a run directory; of the
+/// latter two the newest sound one.   Errors: as resolve_checkpoint.
+FoundCheckpoint find_checkpoint(const std::string& path);
 
 }  // namespace jamba

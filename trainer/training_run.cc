@@ -36,8 +36,6 @@ class StoredTokens : public TokenSource {
   int rank_;
 };
 
-std::string checkpoint_root(const RunConfig& config) { return config.run_dir + "/checkpoints"; }
-
 std::string file_content(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
@@ -75,7 +73,7 @@ void TrainingRun::open() {
 
 /// Continues from the newest checkpoint that loads, or starts from the seed if there is none.
 void TrainingRun::resume() {
-  const std::string root = checkpoint_root(config_);
+  const std::string root = checkpoint_root(config_.run_dir);
   std::vector<std::string> damaged;
   std::vector<std::string> notes;
   while (const auto found = find_latest(root, damaged)) {
@@ -139,7 +137,7 @@ ExitCode TrainingRun::run() {
   }
   log_->message(preempted ? fmt::format("stopped after step {}; the same command continues", step)
                           : fmt::format("finished {} steps; checkpoint {}", step,
-                                        checkpoint_path(checkpoint_root(config_), step)));
+                                        checkpoint_path(checkpoint_root(config_.run_dir), step)));
   log_->finish();
   return preempted ? ExitCode::preempted : ExitCode::ok;
 }
@@ -220,10 +218,10 @@ void TrainingRun::save(std::int64_t step) {
   // Data-parallel ranks hold equal copies: one of them writes.
   std::vector<StateSlice> slices;
   if (comm_.rank() == 0) slices = training_slices(*parameters_, *optimizer_);
-  save_checkpoint(comm_, checkpoint_root(config_), info, slices);
+  save_checkpoint(comm_, checkpoint_root(config_.run_dir), info, slices);
   saved_step_ = step;
   agreed(comm_, [&] {
-    if (comm_.rank() == 0) prune(checkpoint_root(config_), config_.checkpoint.keep);
+    if (comm_.rank() == 0) prune(checkpoint_root(config_.run_dir), config_.checkpoint.keep);
   });
 }
 

@@ -64,17 +64,18 @@ template <class T>
 double block_sum_of_squares(const T* x, std::int64_t n) {
   const hn::ScalableTag<double> dd;
   const hn::Rebind<float, decltype(dd)> narrow;
-  const auto step = static_cast<std::int64_t>(hn::Lanes(dd));
-  auto sum = hn::Zero(dd);
+  const auto half = static_cast<std::int64_t>(hn::Lanes(dd));
+  auto low = hn::Zero(dd), high = hn::Zero(dd);  // two chains hide the latency of the sum
   for_lanes(n, [&](std::int64_t i, std::int64_t count) HWY_ATTR {
     HWY_ALIGN float values[HWY_MAX_BYTES / 4];
     hn::Store(load_n(x + i, count), DF(), values);
-    for (std::int64_t j = 0; j < lanes(); j += step) {
-      const auto v = hn::PromoteTo(dd, hn::Load(narrow, values + j));
-      sum = hn::MulAdd(v, v, sum);
-    }
+    const auto a = hn::PromoteTo(dd, hn::Load(narrow, values));
+    low = hn::MulAdd(a, a, low);
+    if (half == lanes()) return;  // a scalar target
+    const auto b = hn::PromoteTo(dd, hn::Load(narrow, values + half));
+    high = hn::MulAdd(b, b, high);
   });
-  return hn::GetLane(hn::SumOfLanes(dd, sum));
+  return hn::GetLane(hn::SumOfLanes(dd, hn::Add(low, high)));
 }
 
 double sum_of_squares(Stream& stream, Arena& scratch, Tensor x) {

@@ -63,7 +63,7 @@ for ranks in 1 2; do
   expect 2 "train.steps" "${train[@]}" "$dir/run.yaml" train.steps=abc
   expect 2 "tp" "${train[@]}" "$dir/run.yaml" parallel.tp=2
   expect 2 "vocab" "${train[@]}" "$dir/run.yaml" "$run" model.vocab_size=300
-  expect 65 "100000" "${train[@]}" "$dir/run.yaml" "$run" data.seq_len=100000
+  expect 65 "holds [0-9]+ tokens, fewer than one sequence" "${train[@]}" "$dir/run.yaml" "$run" data.seq_len=100000
   expect 65 "global batch|windows" "${train[@]}" "$dir/run.yaml" "$run" train.global_batch_size=4000
   head -c 3000 "$dir/tokens/text.train.h5" >"$dir/short.h5"
   expect 65 "short.h5" "${train[@]}" "$dir/run.yaml" "$run" "data.sources.0.train=$dir/short.h5"
@@ -74,7 +74,7 @@ for ranks in 1 2; do
 done
 
 # --- Started without the launcher where more ranks were asked for -----------------------------------
-expect 2 "scripts/launch|mpirun|ranks" env OMPI_COMM_WORLD_SIZE= RANK=1 WORLD_SIZE=2 "$jamba" train "$dir/run.yaml"
+expect 2 "WORLD_SIZE=2 promises 2 ranks" env WORLD_SIZE=2 "$jamba" train "$dir/run.yaml"
 
 # --- The other commands ------------------------------------------------------------------------------
 expect 2 "subcommand|required" "$jamba"

@@ -7,9 +7,9 @@
 
 #include "kernels/core/errors.h"
 #include "trainer/app/command.h"
-#include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/config/config.h"
 #include "trainer/metrics/format.h"
+#include "trainer/run_state.h"
 
 namespace jamba {
 
@@ -43,7 +43,7 @@ void print_model(const ModelConfig& model) {
 }
 
 int inspect_checkpoint(const std::string& path) {
-  const FoundCheckpoint found = resolve_checkpoint(path);
+  const FoundCheckpoint found = find_checkpoint(path);
   for (const std::string& reason : found.skipped) std::printf("skipped %s\n", reason.c_str());
   const CheckpointInfo& info = found.manifest.info;
   std::printf("checkpoint  %s\n", found.path.c_str());
@@ -62,10 +62,7 @@ int inspect_checkpoint(const std::string& path) {
 
 int run(const std::string& path) {
   if (!std::filesystem::exists(path)) throw NoInputError(fmt::format("{}: no such file", path));
-  if (std::filesystem::is_directory(path)) {
-    const std::string checkpoints = path + "/checkpoints";
-    return inspect_checkpoint(std::filesystem::is_directory(checkpoints) ? checkpoints : path);
-  }
+  if (std::filesystem::is_directory(path)) return inspect_checkpoint(path);
   print_model(load_model_config(path));
   return 0;
 }

@@ -7,6 +7,7 @@
 
 #include "parallel/comm/mpi_session.h"
 #include "trainer/app/command.h"
+#include "trainer/app/launch_check.h"
 #include "trainer/app/stop_signal.h"
 #include "trainer/app/threads.h"
 #include "trainer/checkpoint/agreed.h"
@@ -38,6 +39,7 @@ int fail(MpiSession& mpi, const Error& e) {
 RunConfig read_config(const Options& options, Communicator& world) {
   RunConfig config;
   agreed(world, [&] {
+    check_launcher(world.size());
     config = load_run_config(options.config, options.overrides, world.size());
     if (config.train.global_batch_size == 0) {
       config.train.global_batch_size = config.train.micro_batch_size * world.size();
