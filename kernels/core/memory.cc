@@ -14,7 +14,7 @@ namespace {
 
 std::int64_t round_up(std::int64_t bytes, std::int64_t to) { return (bytes + to - 1) / to * to; }
 
-/// Above this, pages come straight from the kernel: already zero, and eligible for huge pages.
+/// Above this, pages come straight from the kernel, eligible for huge pages.
 constexpr std::int64_t kHugePageBytes = std::int64_t{2} << 20;
 
 class OutOfMemory : public std::bad_alloc {
@@ -29,7 +29,7 @@ class OutOfMemory : public std::bad_alloc {
 
 }  // namespace
 
-Buffer::Buffer(std::int64_t bytes, Device device) : bytes_(bytes), device_(device) {
+Buffer::Buffer(std::int64_t bytes, Device device, Fill fill) : bytes_(bytes), device_(device) {
   JAMBA_CHECK(bytes >= 0, "negative size {}", bytes);
   JAMBA_CHECK(device.kind == DeviceKind::cpu, "this build has no CUDA memory");
   if (bytes == 0) return;
@@ -39,7 +39,7 @@ Buffer::Buffer(std::int64_t bytes, Device device) : bytes_(bytes), device_(devic
                              static_cast<std::size_t>(size));
   if (data_ == nullptr) throw OutOfMemory(bytes);
   if (huge) madvise(data_, static_cast<std::size_t>(size), MADV_HUGEPAGE);
-  std::memset(data_, 0, static_cast<std::size_t>(bytes));
+  if (fill == Fill::zeros) std::memset(data_, 0, static_cast<std::size_t>(bytes));
 }
 
 Buffer::~Buffer() { std::free(data_); }
@@ -82,7 +82,8 @@ void* Arena::allocate_bytes(std::int64_t bytes) {
   }
   if (blocks_.empty() || blocks_[current_].used + size > blocks_[current_].buffer.bytes()) {
     constexpr std::int64_t kMinBlock = std::int64_t{1} << 20;
-    blocks_.push_back({Buffer(std::max({size, kMinBlock, high_water_ / 2}), device_), 0});
+    blocks_.push_back(
+        {Buffer(std::max({size, kMinBlock, high_water_ / 2}), device_, Fill::untouched), 0});
     current_ = blocks_.size() - 1;
     ++num_allocations_;
   }
@@ -112,7 +113,7 @@ void Arena::reset() {
   current_ = 0;
   if (blocks_.size() <= 1) return;
   blocks_.clear();
-  blocks_.push_back({Buffer(high_water_, device_), 0});
+  blocks_.push_back({Buffer(high_water_, device_, Fill::untouched), 0});
   ++num_allocations_;
 }
 

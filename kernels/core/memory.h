@@ -12,12 +12,15 @@ namespace jamba {
 /// Every allocation starts on this boundary: a cache line, and the widest vector.
 inline constexpr std::int64_t kAlignment = 64;
 
-/// One zero-filled allocation on a device. Move-only.
+/// What a fresh allocation holds. Untouched memory takes no physical pages until it is written.
+enum class Fill { zeros, untouched };
+
+/// One allocation on a device. Move-only.
 /// Errors: std::bad_alloc with the size, if the memory is not there.
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(std::int64_t bytes, Device device = {});
+  explicit Buffer(std::int64_t bytes, Device device = {}, Fill fill = Fill::zeros);
   ~Buffer();
   Buffer(Buffer&& other) noexcept;
   Buffer& operator=(Buffer&& other) noexcept;

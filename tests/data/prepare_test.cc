@@ -206,6 +206,7 @@ TEST(Prepare, RefusesWhatItCannotUse) {
   test::write_bytes(dir.file("empty.jsonl"), line("") + "\n");
   test::write_bytes(dir.file("in.jsonl"), line("a") + line("b"));
   test::write_bytes(dir.file("odd.jsonl"), line("a", "../../etc"));
+  test::write_bytes(dir.file("dots.jsonl"), line("a", ".."));
   const auto run = [&](PrepareOptions options) {
     return [&dir, options]() mutable {
       if (options.output_dir.empty()) options.output_dir = dir.file("out");
@@ -218,6 +219,8 @@ TEST(Prepare, RefusesWhatItCannotUse) {
   expect_error<NoInputError>("none.jsonl", run({.inputs = {dir.file("none.jsonl")}}));
   expect_error<ConfigError>("source name '../../etc' cannot name a file",
                             run({.inputs = {dir.file("odd.jsonl")}, .split_sources = true}));
+  expect_error<ConfigError>("source name '..' cannot name a file",
+                            run({.inputs = {dir.file("dots.jsonl")}, .split_sources = true}));
   EXPECT_NO_THROW(run({.inputs = {dir.file("odd.jsonl")}, .output_dir = dir.file("plain")})());
   expect_error<ConfigError>("validation fraction 1 is outside [0, 1)",
                             run({.inputs = {dir.file("in.jsonl")}, .validation_fraction = 1.0}));
