@@ -48,9 +48,10 @@ EvalRecord::Source Evaluator::run_source(Communicator& comm, Workspace& workspac
     sums[1] += loss.targets;
   }
   std::vector<double> all(static_cast<std::size_t>(2 * comm.size()));
-  comm.all_gather(workspace.stream(),
-                  Tensor(all.data(), DType::u8, {comm.size(), static_cast<std::int64_t>(sizeof sums)}),
-                  Tensor(sums, DType::u8, {static_cast<std::int64_t>(sizeof sums)}));
+  comm.all_gather(
+      workspace.stream(),
+      Tensor(all.data(), DType::u8, {comm.size(), static_cast<std::int64_t>(sizeof sums)}),
+      Tensor(sums, DType::u8, {static_cast<std::int64_t>(sizeof sums)}));
   double nll = 0, targets = 0;
   for (int r = 0; r < comm.size(); ++r) {
     nll += all[static_cast<std::size_t>(2 * r)];

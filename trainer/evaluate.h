@@ -29,8 +29,8 @@ class Evaluator {
     ValidationBatches batches;
     double unigram_entropy;
   };
-  EvalRecord::Source run_source(Communicator&, Workspace&, const JambaModel&,
-                                JambaModel::Saved&, Source&);
+  EvalRecord::Source run_source(Communicator&, Workspace&, const JambaModel&, JambaModel::Saved&,
+                                Source&);
 
   std::vector<Source> sources_;
   std::int64_t batch_;

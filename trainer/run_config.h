@@ -15,8 +15,8 @@ enum class Recompute { none, block };
 
 struct TrainConfig {
   std::int64_t steps = 0;
-  std::int64_t micro_batch_size = 1;  // sequences a rank in one forward
-  std::int64_t global_batch_size = 0; // sequences a step, over all ranks; 0: micro * dp
+  std::int64_t micro_batch_size = 1;   // sequences a rank in one forward
+  std::int64_t global_batch_size = 0;  // sequences a step, over all ranks; 0: micro * dp
   std::uint64_t seed = 1;
   DType dtype = DType::f32;  // storage of weights and activations
   Recompute recompute = Recompute::none;
@@ -40,8 +40,8 @@ struct CheckpointConfig {
 };
 
 struct EvalConfig {
-  std::int64_t every = 0;          // steps; 0: only at the end
-  std::int64_t max_tokens = 65536; // a source
+  std::int64_t every = 0;           // steps; 0: only at the end
+  std::int64_t max_tokens = 65536;  // a source
 };
 
 struct LogConfig {

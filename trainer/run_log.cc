@@ -26,8 +26,8 @@ RunLog::RunLog(const RunConfig& config, std::optional<std::int64_t> resumed_step
   std::error_code error;
   std::filesystem::create_directories(config.run_dir, error);
   if (error) {
-    throw CannotCreateError(fmt::format("{}: cannot create the run directory: {}", config.run_dir,
-                                        error.message()));
+    throw CannotCreateError(
+        fmt::format("{}: cannot create the run directory: {}", config.run_dir, error.message()));
   }
   write_text(config.run_dir + "/config.yaml", to_yaml(config));
   write_text(config.run_dir + "/config.json", to_json(config));

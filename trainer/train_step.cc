@@ -33,8 +33,7 @@ TrainStep::TrainStep(const RunConfig& config, Communicator& dp, Workspace& works
       buffers_(micro_count(config, dp.size()), config.train.micro_batch_size, config.data.seq_len),
       reducer_(dp, workspace.stream(), parameters.flat_gradients(), bucket_elements(config)),
       saved_(model.make_saved()),
-      expert_counts_(
-          static_cast<std::size_t>(model.num_moe_layers() * config.model.num_experts)) {}
+      expert_counts_(static_cast<std::size_t>(model.num_moe_layers() * config.model.num_experts)) {}
 
 StepOutcome TrainStep::run(TokenSource& source, std::int64_t step, bool stop) {
   StepOutcome out;
@@ -68,14 +67,12 @@ LossSums TrainStep::forward_backward(std::int64_t step, const LossScale& scale) 
     const bool last = i + 1 == buffers_.count();
     workspace_.reset();
     const Context ctx = workspace_.context(i == 0 ? Write::overwrite : Write::accumulate);
-    const RouterNoise noise{
-        config_.train.seed, static_cast<std::uint64_t>(step),
-        (dp_.rank() * buffers_.count() + i) * sequences * config_.data.seq_len};
-    const LossSums sums =
-        model_.train(ctx, buffers_.model_view(i), scale, noise, recomputation, saved_,
-                     [&](std::int64_t offset) {
-                       if (last) reducer_.ready_from(offset);
-                     });
+    const RouterNoise noise{config_.train.seed, static_cast<std::uint64_t>(step),
+                            (dp_.rank() * buffers_.count() + i) * sequences * config_.data.seq_len};
+    const LossSums sums = model_.train(ctx, buffers_.model_view(i), scale, noise, recomputation,
+                                       saved_, [&](std::int64_t offset) {
+                                         if (last) reducer_.ready_from(offset);
+                                       });
     total += sums;
     model_.add_expert_counts(saved_, expert_counts_);
   }
@@ -113,8 +110,8 @@ void TrainStep::share_sums(const LossSums& sums, const LossScale& scale, bool st
 void TrainStep::share_expert_load(StepOutcome& out) {
   const std::int64_t layers = model_.num_moe_layers(), experts = config_.model.num_experts;
   if (layers == 0) return;
-  dp_.all_reduce(workspace_.stream(),
-                 Tensor(expert_counts_.data(), DType::i64, {layers * experts}), ReduceOp::sum);
+  dp_.all_reduce(workspace_.stream(), Tensor(expert_counts_.data(), DType::i64, {layers * experts}),
+                 ReduceOp::sum);
   const ExpertLoad load = expert_load(expert_counts_, experts);
   out.expert_load_max = load.max_over_mean;
   out.expert_entropy = load.entropy;

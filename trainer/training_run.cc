@@ -52,6 +52,7 @@ TrainingRun::TrainingRun(const RunConfig& config, Communicator& comm, Stream& st
     : config_(config), comm_(comm), workspace_(stream), stop_(stop) {
   agreed(comm_, [&] { open(); });
   agreed(comm_, [&] { resume(); });
+  expect_same_start();
   agreed(comm_, [&] { log_start(); });
 }
 
@@ -64,8 +65,8 @@ void TrainingRun::open() {
       std::make_unique<Parameters>(config_.model, config_.train.dtype, Gradients::allocate);
   model_ = std::make_unique<JambaModel>(config_.model, *parameters_);
   optimizer_ = std::make_unique<AdamWOptimizer>(*parameters_, config_.optimizer);
-  train_step_ = std::make_unique<TrainStep>(config_, comm_, workspace_, *parameters_, *model_,
-                                            *optimizer_);
+  train_step_ =
+      std::make_unique<TrainStep>(config_, comm_, workspace_, *parameters_, *model_, *optimizer_);
   peak_gflops_ = config_.train.peak_gflops > 0
                      ? config_.train.peak_gflops
                      : measure_peak_gflops(workspace_.stream(), config_.train.dtype);
@@ -98,21 +99,35 @@ void TrainingRun::resume() {
     return;
   }
   remove_leftovers(root);
-  log_ = std::make_unique<RunLog>(
-      config_, first_step_ > 0 ? std::optional(first_step_) : std::nullopt);
+  log_ = std::make_unique<RunLog>(config_,
+                                  first_step_ > 0 ? std::optional(first_step_) : std::nullopt);
   for (const std::string& note : notes) log_->message(note);
+}
+
+/// Each rank reads the file system for itself; on a slow network mount they may see different
+/// checkpoints.
+void TrainingRun::expect_same_start() {
+  std::int64_t newest = first_step_;
+  comm_.all_reduce(workspace_.stream(), Tensor(&newest, DType::i64, {1}), ReduceOp::max);
+  agreed(comm_, [&] {
+    if (first_step_ == newest) return;
+    throw CheckpointError(
+        fmt::format("{}: this rank sees step {} as the newest checkpoint, another one step {}. "
+                    "Is it one shared directory? Try again once it shows the same everywhere",
+                    checkpoint_root(config_.run_dir), first_step_, newest));
+  });
 }
 
 void TrainingRun::log_start() {
   const ParameterCount count = count_parameters(config_.model);
   log_->message(fmt::format("model   {} ({} parameters, {} active a token)",
-                            config_.model.layer_map(), format_count(static_cast<double>(count.total)),
+                            config_.model.layer_map(),
+                            format_count(static_cast<double>(count.total)),
                             format_count(static_cast<double>(count.active))));
   log_->message(fmt::format(
       "batch   {} sequences of {} tokens: {} ranks x {} micro-batches of {}; {} threads a rank",
-      config_.train.global_batch_size, config_.data.seq_len, comm_.size(),
-      train_step_->num_micro(), config_.train.micro_batch_size,
-      workspace_.stream().num_threads()));
+      config_.train.global_batch_size, config_.data.seq_len, comm_.size(), train_step_->num_micro(),
+      config_.train.micro_batch_size, workspace_.stream().num_threads()));
   log_->message(fmt::format("run     {}", config_.run_dir));
   if (first_step_ > 0) log_->message(fmt::format("resuming after step {}", first_step_));
 }
@@ -168,8 +183,7 @@ bool TrainingRun::one_step(std::int64_t step) {
   return outcome.stop_requested;
 }
 
-StepRecord TrainingRun::make_record(const StepOutcome& outcome, std::int64_t step,
-                                    double seconds) {
+StepRecord TrainingRun::make_record(const StepOutcome& outcome, std::int64_t step, double seconds) {
   StepRecord r;
   const auto tokens_per_step =
       static_cast<double>(config_.train.global_batch_size * config_.data.seq_len);
@@ -214,7 +228,8 @@ void TrainingRun::save(std::int64_t step) {
   info.run_config = to_json(config_);
   info.mesh = {{"dp", comm_.size()}};
   info.tokenizer_hash = tokenizer_->hash();
-  if (config_.data.tokenizer != "bytes") info.tokenizer_model = file_content(config_.data.tokenizer);
+  if (config_.data.tokenizer != "bytes")
+    info.tokenizer_model = file_content(config_.data.tokenizer);
   // Data-parallel ranks hold equal copies: one of them writes.
   std::vector<StateSlice> slices;
   if (comm_.rank() == 0) slices = training_slices(*parameters_, *optimizer_);

@@ -5,8 +5,8 @@
 #include <memory>
 #include <optional>
 
-#include "parallel/comm/communicator.h"
 #include "data/tokenizer.h"
+#include "parallel/comm/communicator.h"
 #include "trainer/evaluate.h"
 #include "trainer/run_config.h"
 #include "trainer/run_log.h"
@@ -31,6 +31,7 @@ class TrainingRun {
  private:
   void open();
   void resume();
+  void expect_same_start();
   void log_start();
   StepRecord make_record(const StepOutcome&, std::int64_t step, double seconds);
   bool one_step(std::int64_t step);

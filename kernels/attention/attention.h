@@ -25,7 +25,8 @@ struct AttentionShape {
 /// Dtypes: q, k, v, out float32 or bfloat16, equal; lse float32; doc_start int32.
 ///         Scores, softmax and sums in float32.
 /// Units: scale multiplies the scores, usually head_dim^-0.5.
-/// Errors: LogicError if shapes disagree, or num_heads is no multiple of num_kv_heads.
+/// Errors: LogicError if shapes disagree, num_heads is no multiple of num_kv_heads, or a query
+///         would see no key: its document starts after it.
 /// Determinism: bitwise for any thread count.   Source: arXiv:2307.08691 (FlashAttention-2).
 void attention_forward(Stream&, Arena& scratch, Tensor out, Tensor lse, Tensor q, Tensor k,
                        Tensor v, Tensor doc_start, const AttentionShape&, float scale);

@@ -41,9 +41,9 @@ class Error : public std::runtime_error {
   bool on_all_ranks_ = false;
 };
 
-#define JAMBA_DEFINE_ERROR(Name, code)                                     \
-  class Name : public Error {                                              \
-   public:                                                                 \
+#define JAMBA_DEFINE_ERROR(Name, code)                                    \
+  class Name : public Error {                                             \
+   public:                                                                \
     explicit Name(const std::string& message) : Error((code), message) {} \
   }
 

@@ -41,8 +41,7 @@ HWY_INLINE void store(VF v, bfloat16* p) {
   const auto raw = hn::BitCast(di, v);
   const auto upper = hn::ShiftRight<16>(raw);
   const auto odd = hn::And(upper, hn::Set(di, 1));
-  const auto rounded =
-      hn::ShiftRight<16>(hn::Add(raw, hn::Add(odd, hn::Set(di, 0x7fff))));
+  const auto rounded = hn::ShiftRight<16>(hn::Add(raw, hn::Add(odd, hn::Set(di, 0x7fff))));
   const auto quiet_nan = hn::Or(upper, hn::Set(di, 0x40));
   const auto is_nan = hn::RebindMask(di, hn::IsNaN(v));
   const auto bits = hn::And(hn::IfThenElse(is_nan, quiet_nan, rounded), hn::Set(di, 0xffff));

@@ -13,8 +13,8 @@ HWY_BEFORE_NAMESPACE();
 namespace jamba {
 namespace HWY_NAMESPACE {
 
-/// 1.5 * 2^23: adding it rounds a float32 of magnitude below 2^22 to an integer, which then stands in
-/// the low bits of the sum.
+/// 1.5 * 2^23: adding it rounds a float32 of magnitude below 2^22 to an integer, which then stands
+/// in the low bits of the sum.
 inline constexpr float kRoundToInteger = 12582912.0f;
 
 /// 2^r on [-0.5, 0.5]. Minimax of degree 5 constrained to p(0) = 1: an unconstrained fit is off by
@@ -75,7 +75,7 @@ HWY_INLINE VF exp(VF x) {
   const DF d;
   const VF lowest = hn::Set(d, -87.3f);
   const VF clamped = hn::Min(hn::Set(d, 88.0f), hn::Max(lowest, x));  // the second operand's NaN
-  const VF magic = hn::Set(d, kRoundToInteger + 127.0f);  // 127: the exponent's bias
+  const VF magic = hn::Set(d, kRoundToInteger + 127.0f);              // 127: the exponent's bias
   const VF t = hn::MulAdd(clamped, hn::Set(d, 1.442695041f), magic);
   const VF n = hn::Sub(t, magic);
   VF r = hn::NegMulAdd(n, hn::Set(d, 0.693145752f), clamped);  // ln 2 in two parts

@@ -56,11 +56,10 @@ std::string Tensor::describe() const {
 namespace {
 
 void expect_dims(const char* what, const Tensor& t, std::initializer_list<std::int64_t> dims) {
-  const bool same = t.dims().size() == dims.size() &&
-                    std::equal(dims.begin(), dims.end(), t.dims().begin(),
-                               [](std::int64_t want, std::int64_t got) {
-                                 return want == -1 || want == got;
-                               });
+  const bool same =
+      t.dims().size() == dims.size() &&
+      std::equal(dims.begin(), dims.end(), t.dims().begin(),
+                 [](std::int64_t want, std::int64_t got) { return want == -1 || want == got; });
   JAMBA_CHECK(same, "{}: expected dims [{}], got {}", what, fmt::join(dims, ", "), t.describe());
 }
 
@@ -68,8 +67,8 @@ void expect_dims(const char* what, const Tensor& t, std::initializer_list<std::i
 
 void expect_tensor(const char* what, const Tensor& t, DType dtype,
                    std::initializer_list<std::int64_t> dims) {
-  JAMBA_CHECK(t.present() && t.dtype() == dtype, "{}: expected {}, got {}", what,
-              dtype_name(dtype), t.describe());
+  JAMBA_CHECK(t.present() && t.dtype() == dtype, "{}: expected {}, got {}", what, dtype_name(dtype),
+              t.describe());
   expect_dims(what, t, dims);
 }
 

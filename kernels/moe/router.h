@@ -11,7 +11,7 @@ namespace jamba {
 /// Dtypes: probs, logits, weight float32; index int32.
 /// renormalize: divide the k weights by their sum (Mixtral); off, they are the raw softmax values
 ///              (Jamba).
-/// Ties: the lower expert wins.
+/// Ties: the lower expert wins. A token with a NaN logit gets NaN weights and experts 0 .. k - 1.
 /// Errors: LogicError if shapes disagree or k > experts.
 void router_forward(Stream&, Tensor probs, Tensor index, Tensor weight, Tensor logits,
                     bool renormalize);
@@ -35,6 +35,7 @@ void router_statistics(Stream&, Arena& scratch, Tensor prob_sum, Tensor counts, 
 /// Multiplies logits by uniform noise in [1 - amount, 1 + amount] (arXiv:2101.03961 does so with
 /// the router's input; on logits it needs no second copy). Its gradient is the same multiplication.
 /// The noise is a function of (seed, stream, first_row + row, expert) alone.
+/// Errors: LogicError unless 0 <= amount < 1.
 void router_jitter(Stream&, Tensor logits, float amount, std::uint64_t seed, std::uint64_t stream,
                    std::int64_t first_row);
 

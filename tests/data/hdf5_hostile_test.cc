@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include "data/hdf5/file.h"
@@ -62,6 +63,8 @@ TEST(Hdf5Hostile, RefusesAFileWhoseWriterWasKilled) {
   const std::string live = dir.file("live.h5");
   Hdf5Writer writer(live);
   writer.set_attribute("count", std::int64_t{1});
+  // This superblock marks a file as open for writing, whatever of it has reached the disk.
+  EXPECT_EQ(test::read_bytes(live)[8], 3);
   test::write_bytes(dir.file("killed.h5"), test::read_bytes(live));
   expect_error<DataError>("not a complete HDF5 file",
                           [&] { Hdf5Reader file(dir.file("killed.h5")); });
@@ -124,6 +127,22 @@ bool write_and_shut_down(const std::string& path) {
   return failed;
 }
 
+TEST(Hdf5Hostile, StoresBfloat16SoThatOtherProgramsReadIt) {
+  const ScratchDir dir;
+  const std::vector<std::uint16_t> halves = {0x3f80, 0xc000, 0x3eaa, 0x7f80};
+  const std::vector<std::int64_t> dims = {4};
+  Hdf5Writer writer(dir.file("a.h5"));
+  writer.write("d", Hdf5Type::bf16, dims, halves.data());
+  writer.close();
+  const hid_t file = H5Fopen(dir.file("a.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  const hid_t dataset = H5Dopen2(file, "d", H5P_DEFAULT);
+  std::vector<float> floats(4);
+  EXPECT_GE(H5Dread(dataset, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, floats.data()), 0);
+  EXPECT_EQ(floats, (std::vector<float>{1.0f, -2.0f, 0.33203125f, INFINITY}));
+  H5Dclose(dataset);
+  H5Fclose(file);
+}
+
 /// MPI_Finalize makes HDF5 close whatever it holds. That used to be files that cannot be written to
 /// their end, which crashes it.
 TEST(Hdf5Hostile, LetsTheLibraryShutDownAfterAFullDisk) {
@@ -150,6 +169,25 @@ TEST(Hdf5Hostile, LetsTheLibraryShutDownAfterAFullDisk) {
   EXPECT_EQ(seen.front(), kFailed);
   EXPECT_EQ(seen.back(), kWritten);
   EXPECT_TRUE(std::is_sorted(seen.rbegin(), seen.rend()));
+}
+
+TEST(Hdf5Hostile, LetsTheLibraryShutDownAfterAWriterIsAbandonedOnAFullDisk) {
+  const ScratchDir dir;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (!mount_small_disk(dir.file(""), 64 * 4096)) ::_exit(2);
+    {
+      Hdf5Writer writer(dir.file("a.h5"));
+      writer.set_attribute("count", std::int64_t{1});
+      test::write_bytes(dir.file("filler"), std::string(100 * 4096, 'x'));
+    }
+    ::_exit(H5close() >= 0 && !std::filesystem::exists(dir.file("a.h5")) ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status)) << "killed by signal " << WTERMSIG(status);
+  if (WEXITSTATUS(status) == 2) GTEST_SKIP() << "may not mount a small disk";
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 /// Makes a file through HDF5 itself; `build` gets the open file.

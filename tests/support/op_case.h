@@ -21,10 +21,10 @@ struct Operand {
   std::string name;
   DType dtype = DType::f32;
   std::vector<std::int64_t> dims;
-  std::vector<double> values = {};        // inputs only
-  bool differentiable = true;             // false: ids, saved statistics, ...
-  bool gradient_accumulates = false;      // inputs only: backward adds to it (parameters)
-  DType gradient_dtype = DType::f32;      // inputs only; parameters' gradients are float32
+  std::vector<double> values = {};    // inputs only
+  bool differentiable = true;         // false: ids, saved statistics, ...
+  bool gradient_accumulates = false;  // inputs only: backward adds to it (parameters)
+  DType gradient_dtype = DType::f32;  // inputs only; parameters' gradients are float32
 };
 
 /// A differentiable operation under test.

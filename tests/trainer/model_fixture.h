@@ -66,7 +66,8 @@ struct SmallModel {
 };
 
 /// Fills a batch with random tokens; documents begin at the given places of every sequence.
-/// No padding ids: their embedding is zero, and the norm of a zero row is too steep for differences.
+/// No padding ids: their embedding is zero, and the norm of a zero row is too steep for
+/// differences.
 inline void fill_random(const Batch& out, std::int64_t vocab, std::uint64_t seed,
                         const std::vector<std::int32_t>& document_starts = {0}) {
   const CounterRng rng(seed, "tokens");

@@ -71,9 +71,9 @@ TEST(Model, GradientsAreDirectionalDerivativesOfTheLoss) {
       return total_loss(config, m.train(batch, scale, Recomputation::off, noise), scale);
     };
     constexpr double kStep = 2e-3;
-    const double slope = (8 * (loss_at(kStep) - loss_at(-kStep)) -
-                          (loss_at(2 * kStep) - loss_at(-2 * kStep))) /
-                         (12 * kStep);
+    const double slope =
+        (8 * (loss_at(kStep) - loss_at(-kStep)) - (loss_at(2 * kStep) - loss_at(-2 * kStep))) /
+        (12 * kStep);
     EXPECT_TRUE(std::abs(slope - norm) <= 2e-3 * norm)
         << config.layer_map() << " jitter " << config.router_jitter << " inner norms "
         << config.mamba_inner_norms << ": slope " << slope << ", gradient norm " << norm;
@@ -184,8 +184,7 @@ TEST(Model, CachedGenerationEqualsAFullForward) {
     const Tensor normed = ctx.activation(DType::f32, {29, config.hidden_size});
     m.model.logits(ctx, logits, normed, m.saved);
     const float* want = logits.ptr<float>() + 28 * config.vocab_size;
-    EXPECT_LE(test::worst_error({last.begin(), last.end()}, {want, want + config.vocab_size}),
-              1e-5)
+    EXPECT_LE(test::worst_error({last.begin(), last.end()}, {want, want + config.vocab_size}), 1e-5)
         << config.layer_map();
   }
 }

@@ -48,8 +48,7 @@ TEST_P(Goldens, AgreeWithinTolerance) {
 
 TEST_P(Goldens, AgreeWithRecomputationOnTwoThreads) {
   if (fs::path(GetParam()).filename().string().starts_with("padding")) GTEST_SKIP();
-  expect_within_tolerance(GetParam(),
-                          {.recomputation = Recomputation::on, .tolerance = 5e-5}, 2);
+  expect_within_tolerance(GetParam(), {.recomputation = Recomputation::on, .tolerance = 5e-5}, 2);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Goldens, testing::ValuesIn(fixture_directories()),

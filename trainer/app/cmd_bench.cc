@@ -32,7 +32,8 @@ class ChainedTokens : public TokenSource {
  public:
   explicit ChainedTokens(std::int64_t vocab) : successor_(static_cast<std::size_t>(vocab)) {
     const CounterRng rng(1, "chain");
-    for (std::size_t i = 0; i < successor_.size(); ++i) successor_[i] = static_cast<std::int32_t>(i);
+    for (std::size_t i = 0; i < successor_.size(); ++i)
+      successor_[i] = static_cast<std::int32_t>(i);
     for (std::size_t i = successor_.size() - 1; i > 0; --i) {
       std::swap(successor_[i],
                 successor_[static_cast<std::size_t>(rng.below(i, static_cast<std::int64_t>(i)))]);

@@ -97,8 +97,8 @@ int inspect_store(const std::string& path, const std::string& tokenizer_path,
   const auto bounds = store.documents();
   for (std::int64_t d = 0; d < std::min(documents, store.num_documents()); ++d) {
     const std::int64_t begin = bounds[static_cast<std::size_t>(d)];
-    const std::int64_t size = std::min<std::int64_t>(
-        bounds[static_cast<std::size_t>(d) + 1] - begin, 256);
+    const std::int64_t size =
+        std::min<std::int64_t>(bounds[static_cast<std::size_t>(d) + 1] - begin, 256);
     std::vector<std::int32_t> ids(static_cast<std::size_t>(size));
     store.read(begin, ids);
     std::printf("--- document %lld, first %lld tokens\n%s\n", static_cast<long long>(d),

@@ -39,9 +39,9 @@ void write_data(const std::string& dir, const Tokenizer& tokenizer) {
   }
   out.close();
   if (!out) throw IoError(fmt::format("{}: cannot write", path));
-  prepare_stores({.inputs = {path}, .output_dir = dir, .name = "stories",
-                  .validation_fraction = 0.02},
-                 tokenizer);
+  prepare_stores(
+      {.inputs = {path}, .output_dir = dir, .name = "stories", .validation_fraction = 0.02},
+      tokenizer);
 }
 
 RunConfig demo_config(const Options& options, const Tokenizer& tokenizer) {

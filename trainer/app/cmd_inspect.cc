@@ -50,7 +50,8 @@ int inspect_checkpoint(const std::string& path) {
   std::printf("step        %lld, %s tokens seen%s\n", static_cast<long long>(info.step),
               format_count(static_cast<double>(info.tokens_seen)).c_str(),
               info.weights_only ? ", weights only" : "");
-  std::printf("tokenizer   %s\n", info.tokenizer_hash.empty() ? "none" : info.tokenizer_hash.c_str());
+  std::printf("tokenizer   %s\n",
+              info.tokenizer_hash.empty() ? "none" : info.tokenizer_hash.c_str());
   std::int64_t bytes = 0;
   for (const FileRecord& file : found.manifest.files) bytes += file.bytes;
   std::printf("files       %zu, %s, %zu slices, written by %lld ranks\n",

@@ -23,8 +23,8 @@ struct Options {
   std::vector<std::string> overrides;
 };
 
-/// Ends the job with this error's exit code. An error of all ranks is said once; any other may leave
-/// peers blocked in a collective that this rank will not reach, so it ends them too.
+/// Ends the job with this error's exit code. An error of all ranks is said once; any other may
+/// leave peers blocked in a collective that this rank will not reach, so it ends them too.
 int fail(MpiSession& mpi, const Error& e) {
   Communicator& world = mpi.world();
   if (e.on_all_ranks()) {
@@ -57,8 +57,8 @@ int run(const Options& options) {
 
   try {
     const RunConfig config = read_config(options, world);
-    Stream stream = Stream::cpu(
-        threads_per_rank(static_cast<int>(config.train.threads), mpi.local_size()));
+    Stream stream =
+        Stream::cpu(threads_per_rank(static_cast<int>(config.train.threads), mpi.local_size()));
     return static_cast<int>(TrainingRun(config, world, stream, stop).run());
   } catch (const Error& e) {
     return fail(mpi, e);

@@ -28,7 +28,8 @@ VerifyOptions parse_overrides(const std::vector<std::string>& overrides) {
     if (text == "train.dtype=float32" || text == "train.recompute=none") continue;
     if (text == "train.dtype=bfloat16") {
       out.dtype = DType::bf16;
-      out.tolerance = 0.1;  // storage rounds at 2^-9; gradients of small tensors gather a few percent
+      out.tolerance =
+          0.1;  // storage rounds at 2^-9; gradients of small tensors gather a few percent
     } else if (text == "train.recompute=block") {
       out.recomputation = Recomputation::on;
     } else if (text.starts_with("parallel.") && text.ends_with("=1")) {
@@ -57,9 +58,8 @@ void print_report(const std::vector<TensorError>& errors) {
   }
   std::printf("%-16s %6s  %-10s %s\n", "kind", "count", "worst", "tensor");
   for (const auto& [kind, e] : worst) {
-    const auto count = std::count_if(errors.begin(), errors.end(), [&kind = kind](const auto& x) {
-      return x.kind == kind;
-    });
+    const auto count = std::count_if(errors.begin(), errors.end(),
+                                     [&kind = kind](const auto& x) { return x.kind == kind; });
     std::printf("%-16s %6td  %.3e  %s\n", kind.c_str(), count, e->error, e->name.c_str());
   }
 }

@@ -15,7 +15,7 @@ constexpr Words kNames = {"Mira", "Tomas", "Ada", "Ravi", "Lena", "Omar", "Ines"
 constexpr Words kAnimals = {"cat", "heron", "fox", "mule", "otter", "crow", "hare", "snake"};
 constexpr Words kPlaces = {"harbour", "old mill", "library", "north hill",
                            "market",  "orchard",  "station", "river"};
-constexpr Words kThings = {"lantern", "brass key", "map", "violin",
+constexpr Words kThings = {"lantern", "brass key", "map",          "violin",
                            "compass", "red scarf", "jar of honey", "letter"};
 constexpr Words kMoods = {"happy", "tired", "curious", "afraid", "proud", "calm", "lost", "brave"};
 

@@ -7,8 +7,7 @@
 
 namespace jamba {
 
-AttentionMixer::AttentionMixer(const ModelConfig& c, const Parameters& p,
-                               const std::string& prefix)
+AttentionMixer::AttentionMixer(const ModelConfig& c, const Parameters& p, const std::string& prefix)
     : num_heads_(c.num_attention_heads),
       num_kv_heads_(c.num_key_value_heads),
       head_dim_(c.attention_head_dim()),

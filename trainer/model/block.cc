@@ -85,8 +85,8 @@ void Block::backward(const Context& ctx, const Sequences& seqs, Tensor dy,
                                           std::get<MambaMixer::Saved>(s.mixer));
   }
   const Tensor dx = dsum;
-  rms_norm_backward(ctx.stream, ctx.scratch, dx, mixer_norm_.grad, dnormed, dsum, s.x,
-                    s.rstd_mixer, mixer_norm_.value);
+  rms_norm_backward(ctx.stream, ctx.scratch, dx, mixer_norm_.grad, dnormed, dsum, s.x, s.rstd_mixer,
+                    mixer_norm_.value);
 }
 
 void Block::infer(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,

@@ -55,15 +55,13 @@ Draw draw_for(const ParameterSpec& spec, const ModelConfig& c) {
       return original ? uniform(1 / std::sqrt(fan_in)) : normal(c.initializer_range);
     case InitRule::dt_bias:
       if (!original) return constant(0);
-      return [](const CounterRng& rng, std::int64_t i) {
-        return inverse_softplus_dt(rng.uniform(i));
-      };
+      return
+          [](const CounterRng& rng, std::int64_t i) { return inverse_softplus_dt(rng.uniform(i)); };
     case InitRule::mamba_linear:
       return original ? uniform(1 / std::sqrt(fan_in)) : normal(c.initializer_range);
     case InitRule::mamba_out:
-      return original
-                 ? uniform(1 / std::sqrt(fan_in * static_cast<double>(c.num_hidden_layers)))
-                 : normal(c.initializer_range);
+      return original ? uniform(1 / std::sqrt(fan_in * static_cast<double>(c.num_hidden_layers)))
+                      : normal(c.initializer_range);
   }
   throw LogicError("draw_for: not an InitRule");
 }
@@ -77,12 +75,11 @@ void initialize(Stream& stream, const Parameters& parameters, const ModelConfig&
     const CounterRng rng(seed, entry.spec.name);
     const Draw draw = draw_for(entry.spec, config);
     float* out = entry.master.ptr<float>();
-    parallel_blocks(stream, entry.spec.numel(), kBlock,
-                    [&](std::int64_t begin, std::int64_t end) {
-                      for (std::int64_t i = begin; i < end; ++i) {
-                        out[i] = static_cast<float>(draw(rng, i));
-                      }
-                    });
+    parallel_blocks(stream, entry.spec.numel(), kBlock, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        out[i] = static_cast<float>(draw(rng, i));
+      }
+    });
     if (entry.spec.init == InitRule::embedding && config.pad_token_id >= 0) {
       float* row = out + config.pad_token_id * config.hidden_size;
       std::fill(row, row + config.hidden_size, 0.0f);

@@ -145,8 +145,7 @@ LossSums JambaModel::loss(const Context& ctx, const Microbatch& batch, const Sav
 
 LossSums JambaModel::train(const Context& ctx, const Microbatch& batch, const LossScale& scale,
                            const std::optional<RouterNoise>& noise, Recomputation recomputation,
-                           Saved& saved,
-                           const std::function<void(std::int64_t)>& on_ready) const {
+                           Saved& saved, const std::function<void(std::int64_t)>& on_ready) const {
   const std::int64_t tokens = batch.sequences.tokens();
   forward(ctx, batch, noise, recomputation, saved);
   LossSums sums;
@@ -164,9 +163,9 @@ LossSums JambaModel::train(const Context& ctx, const Microbatch& batch, const Lo
   return sums;
 }
 
-void JambaModel::backward(const Context& ctx, const Microbatch& batch, const LossScale& scale, Tensor dx,
-                          const std::optional<RouterNoise>& noise, Recomputation recomputation,
-                          Saved& saved, LossSums& sums,
+void JambaModel::backward(const Context& ctx, const Microbatch& batch, const LossScale& scale,
+                          Tensor dx, const std::optional<RouterNoise>& noise,
+                          Recomputation recomputation, Saved& saved, LossSums& sums,
                           const std::function<void(std::int64_t)>& on_ready) const {
   const Sequences& s = batch.sequences;
   const double aux_scale = config_.router_aux_loss_coef * scale.sequence;
@@ -191,11 +190,9 @@ void JambaModel::backward(const Context& ctx, const Microbatch& batch, const Los
     RouterLossGradient loss;
     if (moe_index_[layer] >= 0) {
       if (dprobs.present()) {
-        loss.dprobs =
-            dprobs.slice(moe_index_[layer], 1).view({groups(s), config_.num_experts});
+        loss.dprobs = dprobs.slice(moe_index_[layer], 1).view({groups(s), config_.num_experts});
       }
-      loss.z_scale =
-          static_cast<float>(config_.router_z_loss_coef * scale.sequence / moe_rows);
+      loss.z_scale = static_cast<float>(config_.router_z_loss_coef * scale.sequence / moe_rows);
     }
     blocks_[layer].backward(ctx, s, dx, loss, saved.blocks[layer]);
     if (recomputation == Recomputation::on) ctx.activations.release(mark);

@@ -27,7 +27,7 @@ struct LossScale {
 /// Sums over one microbatch. Multiplied by LossScale and summed over microbatches and ranks, they
 /// are the step's losses (without coefficients).
 struct LossSums {
-  double nll = 0;         // over targets
+  double nll = 0;  // over targets
   double targets = 0;
   double aux = 0;         // over sequences
   double z = 0;           // over sequences: mean over layers and tokens of logsumexp^2
@@ -46,7 +46,7 @@ class JambaModel {
   /// State of one microbatch between forward and backward; tensors lie in ctx.activations.
   struct Saved {
     std::vector<Block::Saved> blocks;
-    std::vector<Tensor> hidden;  // [layers + 1]: input of each layer, and the last output
+    std::vector<Tensor> hidden;      // [layers + 1]: input of each layer, and the last output
     Tensor prob_sum, counts, z_sum;  // [moe layers, groups, experts], z_sum [moe layers, groups]
   };
   Saved make_saved() const;

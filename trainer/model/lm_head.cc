@@ -18,8 +18,8 @@ LmHead::LmHead(const ModelConfig& c, const Parameters& p)
     : vocab_size_(c.vocab_size),
       eps_(static_cast<float>(c.rms_norm_eps)),
       norm_(p.weight("model.final_layernorm.weight")),
-      projection_(p.weight(c.tie_word_embeddings ? "model.embed_tokens.weight"
-                                                 : "lm_head.weight")) {}
+      projection_(
+          p.weight(c.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight")) {}
 
 std::int64_t LmHead::chunk_tokens(std::int64_t tokens) const {
   const std::int64_t most = std::max<std::int64_t>(kMaxLogits / vocab_size_, 64);

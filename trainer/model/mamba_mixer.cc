@@ -57,8 +57,8 @@ void MambaMixer::project(const Context& ctx, const Sequences& seqs, Tensor x, Te
   if (dt_norm_.present()) s.rstd = ctx.activation(DType::f32, {tokens, 3});
   s.delta = ctx.activation(dtype, {seqs.batch, seqs.seq, inner_});
   linear_forward(ctx.stream, s.projected, s.u.view({tokens, inner_}), x_proj_.value);
-  inner_norm_forward(ctx.stream, s.dt, s.b, s.c, s.rstd, s.projected, dt_norm_.value,
-                     b_norm_.value, c_norm_.value, eps_);
+  inner_norm_forward(ctx.stream, s.dt, s.b, s.c, s.rstd, s.projected, dt_norm_.value, b_norm_.value,
+                     c_norm_.value, eps_);
   linear_forward(ctx.stream, s.delta.view({tokens, inner_}), s.dt, dt_proj_.value);
 }
 
@@ -134,8 +134,7 @@ void MambaMixer::backward(const Context& ctx, const Sequences& seqs, Tensor dx, 
     cast(ctx.stream, dprojected_low, dprojected);
   }
   linear_backward_input(ctx.stream, flat(du), dprojected_low, x_proj_.value, Write::accumulate);
-  linear_backward_weight(ctx.stream, x_proj_.grad, dprojected_low, flat(s.u),
-                         ctx.weight_gradients);
+  linear_backward_weight(ctx.stream, x_proj_.grad, dprojected_low, flat(s.u), ctx.weight_gradients);
 
   const Tensor dconv_in = dgated;  // dgated has been used up
   causal_conv1d_backward(ctx.stream, ctx.scratch, dconv_in, conv_.grad, conv_bias_.grad, {}, du,

@@ -20,14 +20,14 @@ class MambaMixer {
   MambaMixer(const ModelConfig&, const Parameters&, const std::string& prefix);
 
   struct Saved {
-    Tensor x;          // [tokens, hidden]
-    Tensor conv_in, z; // [tokens, inner], the two halves of in_proj
-    Tensor u;          // [tokens, inner], after convolution and SiLU
-    Tensor projected;  // float32 [tokens, R + 2N], x_proj before the inner norms
-    Tensor dt, b, c;   // [tokens, R]; float32 [tokens, N]
-    Tensor rstd;       // float32 [tokens, 3]; absent without inner norms
-    Tensor delta;      // [tokens, inner], before bias and softplus
-    Tensor gated;      // [tokens, inner], input of out_proj
+    Tensor x;           // [tokens, hidden]
+    Tensor conv_in, z;  // [tokens, inner], the two halves of in_proj
+    Tensor u;           // [tokens, inner], after convolution and SiLU
+    Tensor projected;   // float32 [tokens, R + 2N], x_proj before the inner norms
+    Tensor dt, b, c;    // [tokens, R]; float32 [tokens, N]
+    Tensor rstd;        // float32 [tokens, 3]; absent without inner norms
+    Tensor delta;       // [tokens, inner], before bias and softplus
+    Tensor gated;       // [tokens, inner], input of out_proj
     SelectiveScanSaved scan;
   };
   /// x, y [tokens, hidden].

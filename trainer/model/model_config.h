@@ -58,8 +58,8 @@ struct ModelConfig {
   std::int64_t num_experts_per_tok = 2;
   bool renormalize_topk = false;
   AuxLossKind aux_loss = AuxLossKind::pooled;
-  /// Tokens whose routing is averaged before the loss's product: sequence gives the same loss for any
-  /// microbatch size and mesh; microbatch is Hugging Face's definition.
+  /// Tokens whose routing is averaged before the loss's product: sequence gives the same loss for
+  /// any microbatch size and mesh; microbatch is Hugging Face's definition.
   AuxLossScope aux_loss_scope = AuxLossScope::sequence;
   double router_aux_loss_coef = 0.001;
   double router_z_loss_coef = 0.0;

@@ -68,11 +68,10 @@ void Moe::route(const Context& ctx, Saved& s) const {
   zero(ctx.stream, s.statistics.z_sum);
   const std::int64_t n = s.statistics.tokens_per_group;
   for (std::int64_t g = 0; g < s.statistics.groups(); ++g) {
-    router_statistics(ctx.stream, ctx.scratch,
-                      s.statistics.prob_sum.slice(g, 1).view({num_experts_}),
-                      s.statistics.counts.slice(g, 1).view({num_experts_}),
-                      s.statistics.z_sum.slice(g, 1), s.probs.slice(g * n, n),
-                      s.index.slice(g * n, n), s.logits.slice(g * n, n));
+    router_statistics(
+        ctx.stream, ctx.scratch, s.statistics.prob_sum.slice(g, 1).view({num_experts_}),
+        s.statistics.counts.slice(g, 1).view({num_experts_}), s.statistics.z_sum.slice(g, 1),
+        s.probs.slice(g * n, n), s.index.slice(g * n, n), s.logits.slice(g * n, n));
   }
 }
 
@@ -117,8 +116,7 @@ void Moe::backward(const Context& ctx, Tensor dx, Tensor dy, const RouterLossGra
   const Tensor dact = ctx.temporary(dy.dtype(), {rows, ffn});
   swiglu_forward(ctx.stream, act, s.gate_up);
   grouped_linear_backward_input(ctx.stream, dact, drows, down_.value, offsets);
-  grouped_linear_backward_weight(ctx.stream, down_.grad, drows, act, offsets,
-                                 ctx.weight_gradients);
+  grouped_linear_backward_weight(ctx.stream, down_.grad, drows, act, offsets, ctx.weight_gradients);
   swiglu_backward(ctx.stream, s.gate_up, dact, s.gate_up);
 
   const Tensor rows_in = ctx.temporary(dy.dtype(), {rows, hidden});
@@ -136,9 +134,8 @@ void Moe::router_backward(const Context& ctx, Tensor dx, Tensor dweight,
   const Tensor dlogits = ctx.temporary(DType::f32, {s.x.rows(), num_experts_});
   const std::int64_t n = s.statistics.tokens_per_group;
   for (std::int64_t g = 0; g < s.statistics.groups(); ++g) {
-    const Tensor dprobs = loss.dprobs.present()
-                              ? loss.dprobs.slice(g, 1).view({num_experts_})
-                              : Tensor();
+    const Tensor dprobs =
+        loss.dprobs.present() ? loss.dprobs.slice(g, 1).view({num_experts_}) : Tensor();
     jamba::router_backward(ctx.stream, dlogits.slice(g * n, n), dweight.slice(g * n, n), dprobs,
                            s.probs.slice(g * n, n), s.index.slice(g * n, n),
                            s.logits.slice(g * n, n), renormalize_, loss.z_scale);

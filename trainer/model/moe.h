@@ -29,8 +29,8 @@ RouterStatistics make_statistics(Arena&, std::int64_t groups, std::int64_t exper
 
 /// Gradients of the balancing losses, computed once all layers' statistics are known.
 struct RouterLossGradient {
-  Tensor dprobs;     // float32 [groups, experts], the same for every token of a group; or absent
-  float z_scale = 0; // coefficient over the number of rows it averages
+  Tensor dprobs;      // float32 [groups, experts], the same for every token of a group; or absent
+  float z_scale = 0;  // coefficient over the number of rows it averages
 };
 
 /// Dropless mixture of experts: softmax router, top-k, SwiGLU experts.

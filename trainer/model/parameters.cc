@@ -21,13 +21,13 @@ class SpecList {
                     true, true, true});
   }
   void conv(std::vector<std::int64_t> shape) {
-    out_.push_back({prefix_ + "mamba.conv1d.weight", std::move(shape), InitRule::conv, true, true,
-                    false});
+    out_.push_back(
+        {prefix_ + "mamba.conv1d.weight", std::move(shape), InitRule::conv, true, true, false});
   }
   void embedding(std::vector<std::int64_t> shape, bool tied) {
     // The tied output head is the first to write this gradient; lookups add to it.
-    out_.push_back({"model.embed_tokens.weight", std::move(shape), InitRule::embedding, true,
-                    false, tied});
+    out_.push_back(
+        {"model.embed_tokens.weight", std::move(shape), InitRule::embedding, true, false, tied});
   }
   void plain_float32(const std::string& name, std::vector<std::int64_t> shape, InitRule init) {
     out_.push_back({prefix_ + name, std::move(shape), init, false, true, false});

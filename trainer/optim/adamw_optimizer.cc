@@ -19,8 +19,7 @@ bool AdamWOptimizer::decays(const ParameterSpec& spec) const {
   return rule_ == DecayRule::by_rank ? spec.shape.size() > 1 : spec.weight_decay;
 }
 
-void AdamWOptimizer::step(Stream& stream, double lr, std::int64_t update,
-                          double grad_scale) const {
+void AdamWOptimizer::step(Stream& stream, double lr, std::int64_t update, double grad_scale) const {
   const auto t = static_cast<double>(update);
   AdamWStep numbers{.lr = static_cast<float>(lr),
                     .beta1 = static_cast<float>(config_.beta1),

@@ -7,8 +7,8 @@ namespace jamba {
 
 /// Which parameters decay.
 enum class DecayRule {
-  standard,    // as ParameterSpec::weight_decay says
-  by_rank      // every tensor of rank 2 and more, A_log too (torch recipes that group by ndim)
+  standard,  // as ParameterSpec::weight_decay says
+  by_rank    // every tensor of rank 2 and more, A_log too (torch recipes that group by ndim)
 };
 
 /// AdamW over all parameters of a model, with its two moments.

@@ -54,9 +54,8 @@ void Comparison::compare(const std::string& name, const Tensor& got, double tole
   const SafetensorsEntry* entry = expected_.find(name);
   if (entry == nullptr) return;
   if (entry->numel() != got.numel()) {
-    throw DataError(fmt::format("{}: '{}' has shape [{}], the model computes {}",
-                                expected_.path(), name, fmt::join(entry->shape, ", "),
-                                got.describe()));
+    throw DataError(fmt::format("{}: '{}' has shape [{}], the model computes {}", expected_.path(),
+                                name, fmt::join(entry->shape, ", "), got.describe()));
   }
   const Buffer buffer(got.bytes());
   const Tensor want(buffer.data(), DType::f32, got.dims());

@@ -24,7 +24,8 @@ class Comparison {
  public:
   explicit Comparison(const SafetensorsFile& expected) : expected_(expected) {}
 
-  /// Keeps a copy as float32. Errors: DataError if an expected tensor of this name has another size.
+  /// Keeps a copy as float32. Errors: DataError if an expected tensor of this name has another
+  /// size.
   void add(const std::string& name, const std::vector<std::int64_t>& shape, const Tensor& values,
            double tolerance);
   void add_scalar(const std::string& name, double value, double tolerance);

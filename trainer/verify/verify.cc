@@ -144,8 +144,7 @@ void verify_trajectory(Stream& stream, const Fixture& fixture, const VerifyOptio
   const Parameters parameters(config, options.dtype, Gradients::allocate);
   fixture.load_weights(stream, parameters);
   const JambaModel model(config, parameters);
-  const AdamWOptimizer adamw(parameters, optim,
-                             by_rank ? DecayRule::by_rank : DecayRule::standard);
+  const AdamWOptimizer adamw(parameters, optim, by_rank ? DecayRule::by_rank : DecayRule::standard);
   Workspace workspace(stream);
   const Context ctx = workspace.context(Write::overwrite);
   JambaModel::Saved saved = model.make_saved();
@@ -160,10 +159,9 @@ void verify_trajectory(Stream& stream, const Fixture& fixture, const VerifyOptio
     workspace.reset();
     model.start_gradients(stream);
     const LossScale scale = input.scale();
-    const Losses losses =
-        mean_losses(model.train(ctx, input.batch(), scale, std::nullopt, options.recomputation,
-                                saved, ignore_readiness),
-                    scale, config);
+    const Losses losses = mean_losses(model.train(ctx, input.batch(), scale, std::nullopt,
+                                                  options.recomputation, saved, ignore_readiness),
+                                      scale, config);
     const double norm =
         std::sqrt(sum_of_squares(stream, workspace.scratch(), parameters.flat_gradients()));
     const double rate = learning_rate(optim, step, steps);

@@ -47,7 +47,8 @@ OpCase rms_norm_case(const Dims& dims, DType dtype) {
                {.name = "residual", .dtype = dtype, .dims = {tokens, model}},
                {.name = "w", .dtype = dtype, .dims = {model}, .gradient_accumulates = true}};
   for (auto& input : op.inputs) {
-    input.values = test::normal_values(input.dims.size() == 1 ? model : tokens * model, 1, input.name);
+    input.values =
+        test::normal_values(input.dims.size() == 1 ? model : tokens * model, 1, input.name);
     if (input.name != "w") input.gradient_dtype = dtype;
   }
   op.outputs = {{.name = "y", .dtype = dtype, .dims = {tokens, model}},

@@ -34,6 +34,8 @@ TEST(Nearest, IsSilentWhereNothingIsNear) {
   }
   EXPECT_EQ(nearest(std::string(1000, 's'), kKeys), "");
   EXPECT_EQ(nearest("lr", {}), "");
+  const std::vector<std::string_view> short_words = {"tag"};
+  EXPECT_EQ(nearest("dog", short_words), "");  // two letters of three differ
 }
 
 }  // namespace
