@@ -1,0 +1,107 @@
+#include "kernels/moe/balance_loss.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/op_case.h"
+#include "tests/support/tensors.h"
+
+namespace jamba {
+namespace {
+
+using test::OpCase;
+using test::Scalar;
+using test::Values;
+
+constexpr std::int64_t kLayers = 3, kGroups = 2, kExperts = 5, kTokens = 7;
+constexpr std::int64_t kNumel = kLayers * kGroups * kExperts;
+
+std::size_t at(std::int64_t layer, std::int64_t group, std::int64_t expert) {
+  return static_cast<std::size_t>((layer * kGroups + group) * kExperts + expert);
+}
+
+/// aux of each group, straight from its definition.
+Values reference(const Values& prob_sum, const Values& counts, BalancePooling pooling) {
+  Values aux;
+  for (std::int64_t g = 0; g < kGroups; ++g) {
+    Scalar pooled = 0, separate = 0;
+    for (std::int64_t e = 0; e < kExperts; ++e) {
+      Scalar chosen = 0, probability = 0;
+      for (std::int64_t l = 0; l < kLayers; ++l) {
+        const double tokens = kTokens;
+        separate += (counts[at(l, g, e)] / tokens) * (prob_sum[at(l, g, e)] / tokens);
+        chosen += counts[at(l, g, e)];
+        probability += prob_sum[at(l, g, e)];
+      }
+      const double rows = kLayers * kTokens;
+      pooled += (chosen / rows) * (probability / rows);
+    }
+    const double experts = kExperts, layers = kLayers;
+    aux.push_back(pooling == BalancePooling::all_layers ? experts * pooled
+                                                        : experts * separate / layers);
+  }
+  return aux;
+}
+
+OpCase balance_loss_case(BalancePooling pooling) {
+  OpCase op;
+  op.name =
+      pooling == BalancePooling::all_layers ? "balance_loss pooled" : "balance_loss per layer";
+  op.inputs = {{.name = "prob_sum",
+                .dims = {kLayers, kGroups, kExperts},
+                .values = test::normal_values(kNumel, 1, "prob_sum")},
+               {.name = "counts",
+                .dtype = DType::i64,
+                .dims = {kLayers, kGroups, kExperts},
+                .values = test::integer_values(kNumel, 1, "counts", 0, 9),
+                .differentiable = false}};
+  op.outputs = {{.name = "aux", .dims = {kGroups}}};
+  op.reference = [pooling](const std::vector<Values>& in) {
+    return std::vector<Values>{reference(in[0], in[1], pooling)};
+  };
+  op.forward = [pooling](Stream& s, Arena& scratch, auto in, auto out) {
+    const Tensor unused = scratch.allocate(DType::f32, {kLayers, kGroups, kExperts});
+    balance_loss(s, out[0], unused, in[0], in[1], kTokens, pooling, 1.0f);
+  };
+  op.backward = [pooling](Stream& s, Arena& scratch, auto in, auto, auto dout, auto din) {
+    const Tensor aux = scratch.allocate(DType::f32, {kGroups});
+    balance_loss(s, aux, din[0], in[0], in[1], kTokens, pooling, 0.5f);
+    for (std::int64_t i = 0; i < kNumel; ++i) {
+      const std::int64_t group = i / kExperts % kGroups;
+      din[0].template ptr<float>()[i] *= 2.0f * dout[0].template ptr<float>()[group];
+    }
+  };
+  return op;
+}
+
+TEST(BalanceLoss, MatchesItsDefinitionAndDerivative) {
+  check_op(balance_loss_case(BalancePooling::all_layers));
+  check_op(balance_loss_case(BalancePooling::per_layer));
+}
+
+TEST(BalanceLoss, IsTopKUnderPerfectBalance) {
+  const std::int64_t shape = kNumel;
+  const test::GuardedTensor prob_sum(
+      DType::f32, {kLayers, kGroups, kExperts},
+      std::vector<double>(static_cast<std::size_t>(shape), 10.0 / 5));
+  const test::GuardedTensor counts(DType::i64, {kLayers, kGroups, kExperts},
+                                   std::vector<double>(static_cast<std::size_t>(shape), 4.0));
+  const test::GuardedTensor aux(DType::f32, {kGroups}),
+      dprobs(DType::f32, {kLayers, kGroups, kExperts});
+  Stream stream = Stream::cpu(1);
+  balance_loss(stream, aux.tensor(), dprobs.tensor(), prob_sum.tensor(), counts.tensor(), 10,
+               BalancePooling::all_layers, 1.0f);
+  for (const double a : aux.values())
+    EXPECT_NEAR(a, 2.0, 1e-6);  // 4 of 10 tokens, 5 experts: k = 2
+}
+
+TEST(BalanceLoss, RejectsAnEmptyGroup) {
+  const test::GuardedTensor sums(DType::f32, {1, 1, 2}), counts(DType::i64, {1, 1, 2}),
+      aux(DType::f32, {1});
+  Stream stream = Stream::cpu(1);
+  EXPECT_THROW(balance_loss(stream, aux.tensor(), sums.tensor(), sums.tensor(), counts.tensor(), 0,
+                            BalancePooling::per_layer, 1.0f),
+               LogicError);
+}
+
+}  // namespace
+}  // namespace jamba
