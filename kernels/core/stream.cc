@@ -19,7 +19,7 @@ void flush_denormals(int num_threads) {
 
 Stream Stream::cpu(int num_threads) {
   if (num_threads <= 0) num_threads = omp_get_max_threads();
-  // oneDNN has no thread-count argument: it reads OpenMP's setting of the calling thread.
+  // Code without a thread-count argument reads OpenMP's setting of the calling thread.
   omp_set_num_threads(num_threads);
   omp_set_dynamic(0);
   flush_denormals(num_threads);
