@@ -178,7 +178,7 @@ TEST(Hdf5Hostile, LetsTheLibraryShutDownAfterAWriterIsAbandonedOnAFullDisk) {
     if (!mount_small_disk(dir.file(""), 64 * 4096)) ::_exit(2);
     {
       Hdf5Writer writer(dir.file("a.h5"));
-      writer.set_attribute("count", std::int64_t{1});
+      writer.set_attribute("text", std::string(30000, 'x'));  // more than a page, in memory still
       test::write_bytes(dir.file("filler"), std::string(100 * 4096, 'x'));
     }
     ::_exit(H5close() >= 0 && !std::filesystem::exists(dir.file("a.h5")) ? 0 : 1);
