@@ -5,12 +5,13 @@
 #include <fstream>
 #include <iterator>
 
+#include "kernels/linear/peak_rate.h"
 #include "trainer/checkpoint/agreed.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/config/config.h"
 #include "trainer/metrics/figures.h"
 #include "trainer/metrics/format.h"
-#include "trainer/metrics/peak.h"
+#include "trainer/metrics/peak_memory.h"
 #include "trainer/model/initialize.h"
 #include "trainer/run_state.h"
 

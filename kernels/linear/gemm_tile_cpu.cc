@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/linear/gemm_bf16_avx512.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/linear/gemm_tile_cpu.cc"
 #include <hwy/foreach_target.h>
@@ -19,12 +21,16 @@ using cpu::Form;
 using cpu::GemmArgs;
 using cpu::kKBlock;
 using cpu::kPadding;
+using cpu::Multiply;
 using cpu::TileRange;
+
+// A panel's unit is 4 bytes: one number in float32 or, for the bfloat16 kernel, two numbers that
+// follow each other in k. So all packing moves whole units, and k counts units below.
 
 // The kernel keeps kRows x 2 vectors of the result in registers: 12 of AVX2's 16, 24 of AVX-512's
 // 32, next to two vectors of b and one broadcast of a.
 constexpr std::int64_t kLanes = static_cast<std::int64_t>(hn::MaxLanes(DF()));
-constexpr std::int64_t kRows = kLanes == 16 ? 12 : 6;
+constexpr std::int64_t kRows = kLanes == 16 ? cpu::kBf16KernelRows : 6;
 constexpr std::int64_t kCols = 2 * kLanes;
 static_assert(cpu::kTileRowUnit % kRows == 0 && cpu::kTileColUnit % kCols == 0);
 
@@ -66,8 +72,6 @@ void multiply(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, std::int
   }
 }
 
-using Multiply = void (*)(const float*, const float*, std::int64_t, float*, std::int64_t, bool);
-
 /// The kernel for `used` rows, 1 to kRows: few rows (decoding) must not cost as much as many.
 template <bool kKLast, int kUsed = static_cast<int>(kRows)>
 Multiply multiply_for(std::int64_t used) {
@@ -88,44 +92,70 @@ void pack_a_k_last(const T* a, std::int64_t stride, std::int64_t rows, std::int6
   }
 }
 
+/// Units of a matrix [k, columns]: rows of it, converted to float32.
+template <class T>
+struct Rows {
+  const T* data;
+  std::int64_t stride;
+
+  HWY_INLINE VF load(std::int64_t unit, std::int64_t j) const {
+    return HWY_NAMESPACE::load(data + unit * stride + j);
+  }
+  HWY_INLINE float one(std::int64_t unit, std::int64_t j) const {
+    return static_cast<float>(data[unit * stride + j]);
+  }
+};
+
+/// The same for the bfloat16 kernel: two rows each; an odd k ends with zeros.
+struct RowPairs {
+  const bfloat16* data;
+  std::int64_t stride, k;
+
+  HWY_INLINE VF load(std::int64_t unit, std::int64_t j) const {
+    const DU32 du;
+    const bfloat16* even = data + 2 * unit * stride + j;
+    const auto low = hn::ShiftRight<16>(hn::BitCast(du, HWY_NAMESPACE::load(even)));
+    if (2 * unit + 1 == k) return hn::BitCast(DF(), low);
+    return hn::BitCast(DF(), hn::Or(low, hn::BitCast(du, HWY_NAMESPACE::load(even + stride))));
+  }
+  HWY_INLINE float one(std::int64_t unit, std::int64_t j) const {
+    const bfloat16* even = data + 2 * unit * stride + j;
+    const std::uint32_t low = even->bits;
+    const std::uint32_t high = 2 * unit + 1 == k ? 0 : even[stride].bits;
+    return std::bit_cast<float>(high << 16 | low);
+  }
+};
+
 /// a[k, rows] -> strips [kKBlock, kRows]. Whole vectors are stored where only kRows numbers count:
 /// the next k overwrites the rest, and the padding takes it after the last one.
-template <class T>
-void pack_a_k_first(const T* a, std::int64_t stride, std::int64_t rows, std::int64_t k,
-                    float* out) {
+template <class Units>
+void pack_a_k_first(const Units& a, std::int64_t rows, std::int64_t k, float* out) {
   constexpr std::int64_t kRead = (kRows + kLanes - 1) / kLanes * kLanes;
   for (std::int64_t i = 0; i < k; ++i) {
-    const T* from = a + i * stride;
     float* to = out + i * kRows;
     std::int64_t r = 0;
     for (; r + kRead <= rows; r += kRows, to += kStripA) {
-      for (std::int64_t j = 0; j < kRows; j += kLanes) store(load(from + r + j), to + j);
+      for (std::int64_t j = 0; j < kRows; j += kLanes) store(a.load(i, r + j), to + j);
     }
     for (; r < rows; r += kRows, to += kStripA) {
-      for (std::int64_t j = r; j < std::min(rows, r + kRows); ++j) {
-        to[j - r] = static_cast<float>(from[j]);
-      }
+      for (std::int64_t j = r; j < std::min(rows, r + kRows); ++j) to[j - r] = a.one(i, j);
     }
   }
 }
 
 /// b[k, cols] -> strips [kKBlock, kCols], zeros right of cols. Rows are read in one go over several
 /// strips: single strips of a wide matrix would touch a new page and the same cache set every time.
-template <class T>
-void pack_b_k_first(const T* b, std::int64_t stride, std::int64_t cols, std::int64_t k,
-                    float* out) {
+template <class Units>
+void pack_b_k_first(const Units& b, std::int64_t cols, std::int64_t k, float* out) {
   for (std::int64_t i = 0; i < k; ++i) {
-    const T* from = b + i * stride;
     float* to = out + i * kCols;
     std::int64_t j = 0;
     for (; j + kCols <= cols; j += kCols, to += kStripB) {
-      store(load(from + j), to);
-      store(load(from + j + kLanes), to + kLanes);
+      store(b.load(i, j), to);
+      store(b.load(i, j + kLanes), to + kLanes);
     }
     if (j == cols) continue;
-    for (std::int64_t r = 0; r < kCols; ++r) {
-      to[r] = j + r < cols ? static_cast<float>(from[j + r]) : 0.0f;
-    }
+    for (std::int64_t r = 0; r < kCols; ++r) to[r] = j + r < cols ? b.one(i, j + r) : 0.0f;
   }
 }
 
@@ -200,12 +230,12 @@ struct Sums {
 };
 
 /// All strips of packed a times one strip of packed b.
-template <bool kKLast>
-void multiply_strips(const float* a, const float* b, std::int64_t k, std::int64_t rows,
-                     const Sums& sums) {
+template <class KernelFor>
+void multiply_strips(const KernelFor& kernel_for, const float* a, const float* b, std::int64_t k,
+                     std::int64_t rows, const Sums& sums) {
   for (std::int64_t row = 0; row < rows; row += kRows, a += kStripA) {
     const std::int64_t used = std::min(kRows, rows - row);
-    const Multiply kernel = multiply_for<kKLast>(used);
+    const Multiply kernel = kernel_for(used);
     float* out = sums.data + row * sums.stride;
     if (sums.writable_cols >= kCols) {
       kernel(a, b, k, out, sums.stride, sums.accumulate);
@@ -227,47 +257,90 @@ struct Workspace {
   float *a, *b, *sums;
 };
 
-/// One K-block [k0, k0 + k) of a tile: packs a once, then a few strips of b at a time.
+/// Operands as float32 units, whatever T is.
 template <class T>
+struct SingleUnits {
+  static constexpr std::int64_t kNumbers = 1;
+  using KLast = T;
+
+  static Rows<T> rows(const T* data, std::int64_t stride, std::int64_t) { return {data, stride}; }
+  template <bool kKLast>
+  static Multiply kernel(std::int64_t used) {
+    return multiply_for<kKLast>(used);
+  }
+};
+
+/// bfloat16 operands in pairs. Where k runs along memory they lie in pairs already, and units are
+/// moved as if they were floats: k is even then.
+struct PairUnits {
+  static constexpr std::int64_t kNumbers = 2;
+  using KLast = float;
+
+  static RowPairs rows(const bfloat16* data, std::int64_t stride, std::int64_t k) {
+    return {data, stride, k};
+  }
+  template <bool kKLast>
+  static Multiply kernel(std::int64_t used) {
+    return cpu::bf16_kernel(kKLast, used);
+  }
+};
+
+/// Numbers [k0, k0 + k) of a tile's dot products: packs a once, then a few strips of b at a time.
+template <class Units, class T>
 void multiply_block(const GemmArgs& g, const TileRange& t, const Workspace& w, std::int64_t k0,
                     std::int64_t k, const Sums& sums) {
+  using KLast = typename Units::KLast;
   const T* a = static_cast<const T*>(g.a);
   const T* b = static_cast<const T*>(g.b);
+  const auto k_last = [](const T* at) { return reinterpret_cast<const KLast*>(at); };
   const bool a_k_last = g.form != Form::dw, b_k_last = g.form == Form::y;
+  const std::int64_t units = (k + Units::kNumbers - 1) / Units::kNumbers;
+  const std::int64_t row_units = g.k / Units::kNumbers;
   if (a_k_last) {
-    pack_a_k_last(a + t.row * g.k + k0, g.k, t.rows, k, w.a);
+    pack_a_k_last(k_last(a + t.row * g.k + k0), row_units, t.rows, units, w.a);
   } else {
-    pack_a_k_first(a + k0 * g.m + t.row, g.m, t.rows, k, w.a);
+    pack_a_k_first(Units::rows(a + k0 * g.m + t.row, g.m, k), t.rows, units, w.a);
   }
   for (std::int64_t group = 0; group < t.cols; group += cpu::kTileColUnit) {
     const std::int64_t cols = std::min(cpu::kTileColUnit, t.cols - group);
     if (b_k_last) {
-      pack_b_k_last(b + (t.col + group) * g.k + k0, g.k, cols, k, w.b);
+      pack_b_k_last(k_last(b + (t.col + group) * g.k + k0), row_units, cols, units, w.b);
     } else {
-      pack_b_k_first(b + k0 * g.n + t.col + group, g.n, cols, k, w.b);
+      pack_b_k_first(Units::rows(b + k0 * g.n + t.col + group, g.n, k), cols, units, w.b);
     }
     for (std::int64_t col = 0; col < cols; col += kCols) {
       const float* strip = w.b + col / kCols * kStripB;
       const Sums to{sums.data + group + col, sums.stride, sums.writable_cols - group - col,
                     sums.accumulate};
       if (a_k_last) {
-        multiply_strips<true>(w.a, strip, k, t.rows, to);
+        multiply_strips(Units::template kernel<true>, w.a, strip, units, t.rows, to);
       } else {
-        multiply_strips<false>(w.a, strip, k, t.rows, to);
+        multiply_strips(Units::template kernel<false>, w.a, strip, units, t.rows, to);
       }
     }
   }
 }
 
-template <class T>
+template <class Units, class T>
 void multiply_tile(const GemmArgs& g, const TileRange& t, const Workspace& w, Sums sums) {
   std::int64_t k0 = 0;
   do {  // once even for k = 0: the result is zero then
-    const std::int64_t k = std::min(kKBlock, g.k - k0);
-    multiply_block<T>(g, t, w, k0, k, sums);
+    const std::int64_t k = std::min(kKBlock * Units::kNumbers, g.k - k0);
+    multiply_block<Units, T>(g, t, w, k0, k, sums);
     sums.accumulate = true;
     k0 += k;
   } while (k0 < g.k);
+}
+
+/// The choice depends on the form and K alone, so that the bits do.
+template <class T>
+void multiply_tile(const GemmArgs& g, const TileRange& t, const Workspace& w, const Sums& sums) {
+  if constexpr (sizeof(T) == 2 && kLanes == 16) {
+    if (cpu::has_bf16_kernel() && (g.form == Form::dw || g.k % 2 == 0)) {
+      return multiply_tile<PairUnits, T>(g, t, w, sums);
+    }
+  }
+  multiply_tile<SingleUnits<T>, T>(g, t, w, sums);
 }
 
 /// c = sums, or c += sums, rounded once.

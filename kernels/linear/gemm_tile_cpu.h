@@ -33,11 +33,12 @@ inline constexpr std::int64_t kMaxTileRows = 528;
 inline constexpr std::int64_t kTileRowUnit = 12;
 inline constexpr std::int64_t kMaxTileCols = 512;
 inline constexpr std::int64_t kTileColUnit = 64;
-/// Terms of a dot product that one pass over the panels adds up. It fixes the order of summation.
+/// Units of a dot product that one pass over the panels adds up: numbers in float32, pairs of
+/// numbers in bfloat16 on a CPU with instructions for them. It fixes the order of summation.
 /// Each pass reads and writes the result once more.
 inline constexpr std::int64_t kKBlock = 512;
 
-/// A thread's workspace: float32 copies of the tile's rows of a and of kTileColUnit columns of b,
+/// A thread's workspace: packed copies of the tile's rows of a and of kTileColUnit columns of b,
 /// for one K-block; and the tile's running sums for results that are not float32.
 inline constexpr std::int64_t kPadding = 16;  // floats between strips, so that they do not alias
 inline constexpr std::int64_t kPanelAFloats =

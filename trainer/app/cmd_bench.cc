@@ -9,10 +9,11 @@
 #include <vector>
 
 #include "kernels/core/rng.h"
+#include "kernels/linear/peak_rate.h"
 #include "parallel/comm/thread_group.h"
 #include "trainer/app/command.h"
 #include "trainer/config/config.h"
-#include "trainer/metrics/peak.h"
+#include "trainer/metrics/peak_memory.h"
 #include "trainer/model/initialize.h"
 #include "trainer/train_step.h"
 
