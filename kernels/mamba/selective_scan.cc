@@ -60,13 +60,15 @@ void selective_scan_forward(Stream& stream, Arena& scratch, Tensor out, Tensor h
 }
 
 void selective_scan_backward(Stream& stream, Arena& scratch,
-                             const SelectiveScanGradients& gradients, Tensor dout, Tensor dh_last,
-                             const SelectiveScanSaved& saved, const SelectiveScanInputs& in) {
+                             const SelectiveScanGradients& gradients, Tensor out, Tensor dout,
+                             Tensor dh_last, const SelectiveScanSaved& saved,
+                             const SelectiveScanInputs& in) {
   const ScanPlan plan = check_inputs(in);
   check_saved(saved, plan, in.u.dtype());
   for (const auto& [name, t] : {std::pair{"du", gradients.du},
                                 {"ddelta", gradients.ddelta},
                                 {"dz", gradients.dz},
+                                {"out", out},
                                 {"dout", dout}}) {
     expect_tensor(name, t, in.u.dtype(), {plan.batch, plan.seq, plan.inner});
   }
@@ -80,7 +82,8 @@ void selective_scan_backward(Stream& stream, Arena& scratch,
     if (t.present()) expect_tensor(name, t, DType::f32, {plan.batch, plan.inner, plan.state});
   }
   ProfileScope scope(stream.profile(), Part::scan);
-  JAMBA_DISPATCH(selective_scan_backward, stream, scratch, gradients, dout, dh_last, saved, in);
+  JAMBA_DISPATCH(selective_scan_backward, stream, scratch, gradients, out, dout, dh_last, saved,
+                 in);
 }
 
 }  // namespace jamba

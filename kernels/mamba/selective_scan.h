@@ -46,9 +46,13 @@ struct SelectiveScanGradients {
   Tensor du, ddelta, dz, db, dc, ddelta_bias, dd, da_log, dh0;
 };
 
-/// dout [batch, seq, inner], dtype of u; dh_last [batch, inner, state] float32 or absent (zero).
+/// Shapes: dout, out [batch, seq, inner], dtype of u; dh_last [batch, inner, state] float32 or
+///         absent (zero).
+/// out: forward's out again, from y and z, so that it need not be kept for the layer after it.
+/// Aliasing: out may be dout.
 /// Determinism: bitwise for any thread count: db, dc sum fixed groups of channels in order.
-void selective_scan_backward(Stream&, Arena& scratch, const SelectiveScanGradients&, Tensor dout,
-                             Tensor dh_last, const SelectiveScanSaved&, const SelectiveScanInputs&);
+void selective_scan_backward(Stream&, Arena& scratch, const SelectiveScanGradients&, Tensor out,
+                             Tensor dout, Tensor dh_last, const SelectiveScanSaved&,
+                             const SelectiveScanInputs&);
 
 }  // namespace jamba

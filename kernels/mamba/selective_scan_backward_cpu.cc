@@ -15,10 +15,10 @@ namespace {
 template <class T>
 struct Backward {
   ScanPlan plan;
-  const T *u, *delta, *z, *y, *dout;
+  const T *u, *delta, *z, *y, *dout;  // out may be dout
   const float *b, *c, *delta_bias, *d, *rates, *states;
   const std::int32_t* doc_start;
-  T *du, *ddelta, *dz;
+  T *du, *ddelta, *dz, *out;
   /// Private sums of each task, in the private layout or [inner], and of each group, as b and c.
   float *d_rate, *d_skip, *d_bias, *db, *dc;
 };
@@ -31,15 +31,66 @@ struct BackwardPanels {
   HWY_ALIGN float largest_dt[kScanGroup];
 };
 
-/// What recomputing a tile leaves for its reverse pass, and the sums over channels, a lane each.
+/// Whether sums over channels can hold a tile's states side by side in one vector.
+template <int kStates>
+constexpr bool kFolds = kStates == 4 && kLanes >= 4;
+
+/// Sums over channels for each step and state of a tile. A full tile on vectors of 4 lanes or more
+/// folds: lane l of the first row belongs to state l % 4, so that the sums take a quarter of the
+/// loads, stores and cache. Otherwise each state has a row, a lane for each channel.
+struct ChannelSums {
+  HWY_ALIGN float rows[kScanChunk][kTile][kLanes];
+
+  /// Adds products[k] of every channel to state k's sum at step t.
+  template <int kStates>
+  HWY_INLINE void add(std::int64_t t, const VF* products) {
+    if constexpr (kFolds<kStates>) {
+      store(hn::Add(load(rows[t][0]), fold(products)), rows[t][0]);
+    } else {
+#pragma GCC unroll 8
+      for (int k = 0; k < kStates; ++k) store(hn::Add(load(rows[t][k]), products[k]), rows[t][k]);
+    }
+  }
+  template <int kStates>
+  float total(std::int64_t t, int k) const {
+    if constexpr (!kFolds<kStates>) return sum_lanes(load(rows[t][k]));
+    float sum = 0;
+    for (std::int64_t lane = k; lane < kLanes; lane += 4) sum += rows[t][0][lane];
+    return sum;
+  }
+  template <int kStates>
+  void clear(std::int64_t steps) {
+    for (std::int64_t t = 0; t < steps; ++t) {
+      for (int k = 0; k < (kFolds<kStates> ? 1 : kStates); ++k) store(hn::Zero(DF()), rows[t][k]);
+    }
+  }
+
+ private:
+  /// Lane l: v[l % 4] summed over its lanes of the 128-bit block that l is in.
+  static HWY_INLINE VF fold(const VF* v) {
+#if HWY_TARGET == HWY_SCALAR
+    return v[0];  // not called: one lane has nothing to fold
+#else
+    const DF d;
+    const hn::RepartitionToWide<DF> pairs;
+    const VF v01 = hn::Add(hn::InterleaveLower(d, v[0], v[1]), hn::InterleaveUpper(d, v[0], v[1]));
+    const VF v23 = hn::Add(hn::InterleaveLower(d, v[2], v[3]), hn::InterleaveUpper(d, v[2], v[3]));
+    const auto a = hn::BitCast(pairs, v01), b = hn::BitCast(pairs, v23);
+    return hn::Add(hn::BitCast(d, hn::InterleaveLower(pairs, a, b)),
+                   hn::BitCast(d, hn::InterleaveUpper(pairs, a, b)));
+#endif
+  }
+};
+
+/// What recomputing a tile leaves for its reverse pass, and the sums of dB and dC.
 struct TileScratch {
   Decay a;
   HWY_ALIGN float p[kScanChunk][kTile][kLanes];
-  HWY_ALIGN float db[kScanChunk][kTile][kLanes];
-  HWY_ALIGN float dc[kScanChunk][kTile][kLanes];
+  ChannelSums db, dc;
 };
 
-/// dt, dt * u, dy and the gradient of the gate; sums dD over the chunk, then over chunks.
+/// dt, dt * u, dy, the gradient of the gate and its output; sums dD over the chunk, then over
+/// chunks.
 template <class T>
 void prologue(BackwardPanels& panels, const Backward<T>& f, const ScanTask& task, std::int64_t t0,
               std::int64_t steps) {
@@ -55,12 +106,12 @@ void prologue(BackwardPanels& panels, const Backward<T>& f, const ScanTask& task
                      f.dz + at + i);
       const VF u = load_n(f.u + at + i, n), z = load_n(f.z + at + i, n);
       const auto dt = softplus(hn::Add(load_n(f.delta + at + i, n), load_n(bias + i, n)));
-      const VF s = sigmoid(z);
-      const VF gated = hn::Mul(load_n(f.dout + at + i, n), s);
-      const VF dy = hn::Mul(gated, z);
-      const VF dz =
-          hn::Mul(hn::Mul(gated, load_n(f.y + at + i, n)), hn::MulAdd(z, hn::Sub(one, s), one));
+      const VF y = load_n(f.y + at + i, n), s = sigmoid(z);
+      const VF dout_s = hn::Mul(load_n(f.dout + at + i, n), s);
+      const VF dy = hn::Mul(dout_s, z);
+      const VF dz = hn::Mul(hn::Mul(dout_s, y), hn::MulAdd(z, hn::Sub(one, s), one));
       store_n(dz, f.dz + at + i, n);
+      store_n(hn::Mul(y, hn::Mul(z, s)), f.out + at + i, n);
       store(dt.value, panels.dt.at(v, t));
       store(hn::Mul(dt.value, u), panels.dtu.at(v, t));
       store(dy, panels.dy.at(v, t));
@@ -92,13 +143,15 @@ void recompute_tile(TileScratch& tile, const float* checkpoint, const float* b, 
     }
     for (std::int64_t t = runs.begin[run]; t < runs.begin[run + 1]; ++t) {
       const VF dtu = load(dtu_row + t * kLanes), dy = load(dy_row + t * kLanes);
+      VF dc[kStates];
 #pragma GCC unroll 8
       for (int k = 0; k < kStates; ++k) {
         const VF p = hn::Mul(load(tile.a.data[t][k]), h[k]);
         store(p, tile.p[t][k]);
         h[k] = hn::MulAdd(dtu, hn::Set(DF(), b[t * state + k]), p);
-        store(hn::MulAdd(dy, h[k], load(tile.dc[t][k])), tile.dc[t][k]);
+        dc[k] = hn::Mul(dy, h[k]);
       }
+      tile.dc.add<kStates>(t, dc);
     }
   }
 }
@@ -121,6 +174,7 @@ void reverse_tile(TileScratch& tile, float* carry, float* d_rate, const float* r
       const VF dt = load(dt_row + t * kLanes), dtu = load(dtu_row + t * kLanes);
       const VF dy = load(dy_row + t * kLanes);
       VF g_b = load(g_b_row + t * kLanes), g_a = load(g_a_row + t * kLanes);
+      VF db[kStates];
 #pragma GCC unroll 8
       for (int k = 0; k < kStates; ++k) {
         const VF gh = hn::MulAdd(dy, hn::Set(DF(), c[t * state + k]), g[k]);
@@ -129,8 +183,9 @@ void reverse_tile(TileScratch& tile, float* carry, float* d_rate, const float* r
         g_a = hn::MulAdd(gp, load(rates + k * kScanBlock), g_a);
         sum[k] = hn::MulAdd(dt, gp, sum[k]);
         g[k] = hn::Mul(gh, load(tile.a.data[t][k]));
-        store(hn::MulAdd(dtu, gh, load(tile.db[t][k])), tile.db[t][k]);
+        db[k] = hn::Mul(dtu, gh);
       }
+      tile.db.add<kStates>(t, db);
       store(g_b, g_b_row + t * kLanes);
       store(g_a, g_a_row + t * kLanes);
     }
@@ -187,8 +242,8 @@ void backward_tile(TileScratch& tile, BackwardPanels& panels, const ScanPlan& pl
                    const ScanTask& task, const ChunkPlace& at, std::int64_t n, std::int64_t steps,
                    const Runs& runs) {
   const std::int64_t state = plan.state;
-  std::fill_n(&tile.db[0][0][0], sizeof(tile.db) / sizeof(float), 0.0f);
-  std::fill_n(&tile.dc[0][0][0], sizeof(tile.dc) / sizeof(float), 0.0f);
+  tile.db.clear<kStates>(steps);
+  tile.dc.clear<kStates>(steps);
   for_vectors(task.width, [&](std::int64_t v, std::int64_t i, std::int64_t) HWY_ATTR {
     const std::int64_t offset = plan.state_offset(task.d0 + i) + n * kScanBlock;
     compute_decay<kStates>(tile.a, panels.dt.at(v), load(panels.largest_dt + i), at.rates + offset,
@@ -201,8 +256,8 @@ void backward_tile(TileScratch& tile, BackwardPanels& panels, const ScanPlan& pl
   });
   for (std::int64_t t = 0; t < steps; ++t) {
     for (int k = 0; k < kStates; ++k) {
-      at.db[t * state + n + k] = sum_lanes(load(tile.db[t][k]));
-      at.dc[t * state + n + k] = sum_lanes(load(tile.dc[t][k]));
+      at.db[t * state + n + k] = tile.db.total<kStates>(t, k);
+      at.dc[t * state + n + k] = tile.dc.total<kStates>(t, k);
     }
   }
 }
@@ -299,8 +354,9 @@ void run_backward(Stream& stream, const Backward<T>& f, float* carries,
   });
 }
 
-void backward(Stream& stream, Arena& scratch, const SelectiveScanGradients& gradients, Tensor dout,
-              Tensor dh_last, const SelectiveScanSaved& saved, const SelectiveScanInputs& in) {
+void backward(Stream& stream, Arena& scratch, const SelectiveScanGradients& gradients, Tensor out,
+              Tensor dout, Tensor dh_last, const SelectiveScanSaved& saved,
+              const SelectiveScanInputs& in) {
   const ScanPlan plan{in.u.dim(0), in.u.dim(1), in.u.dim(2), in.b.dim(2)};
   ArenaScope scope(scratch);
   const auto floats = [&](std::int64_t n) {
@@ -325,6 +381,7 @@ void backward(Stream& stream, Arena& scratch, const SelectiveScanGradients& grad
                         .du = gradients.du.ptr<T>(),
                         .ddelta = gradients.ddelta.ptr<T>(),
                         .dz = gradients.dz.ptr<T>(),
+                        .out = out.ptr<T>(),
                         .d_rate = floats(states),
                         .d_skip = floats(plan.batch * plan.inner),
                         .d_bias = floats(plan.batch * plan.inner),
@@ -345,9 +402,10 @@ namespace jamba::cpu {
 HWY_EXPORT(backward);
 
 void selective_scan_backward(Stream& stream, Arena& scratch,
-                             const SelectiveScanGradients& gradients, Tensor dout, Tensor dh_last,
-                             const SelectiveScanSaved& saved, const SelectiveScanInputs& in) {
-  HWY_DYNAMIC_DISPATCH(backward)(stream, scratch, gradients, dout, dh_last, saved, in);
+                             const SelectiveScanGradients& gradients, Tensor out, Tensor dout,
+                             Tensor dh_last, const SelectiveScanSaved& saved,
+                             const SelectiveScanInputs& in) {
+  HWY_DYNAMIC_DISPATCH(backward)(stream, scratch, gradients, out, dout, dh_last, saved, in);
 }
 
 }  // namespace jamba::cpu

@@ -33,7 +33,6 @@ void AttentionMixer::forward(const Context& ctx, const Sequences& s, Tensor y, T
                              Saved& saved) const {
   const std::int64_t tokens = s.tokens();
   const DType dtype = x.dtype();
-  saved.x = x;
   saved.q = ctx.activation(dtype, {tokens, num_heads_ * head_dim_});
   saved.k = ctx.activation(dtype, {tokens, num_kv_heads_ * head_dim_});
   saved.v = ctx.activation(dtype, {tokens, num_kv_heads_ * head_dim_});
@@ -47,7 +46,7 @@ void AttentionMixer::forward(const Context& ctx, const Sequences& s, Tensor y, T
 }
 
 void AttentionMixer::backward(const Context& ctx, const Sequences& s, Tensor dx, Tensor dy,
-                              const Saved& saved) const {
+                              Tensor x, const Saved& saved) const {
   ArenaScope scope(ctx.scratch);
   const DType dtype = dy.dtype();
   const Tensor dout = ctx.scratch.allocate(dtype, saved.out.dims());
@@ -66,9 +65,9 @@ void AttentionMixer::backward(const Context& ctx, const Sequences& s, Tensor dx,
   linear_backward_input(ctx.stream, dx, dq, q_.value);
   linear_backward_input(ctx.stream, dx, dk, k_.value, Write::accumulate);
   linear_backward_input(ctx.stream, dx, dv, v_.value, Write::accumulate);
-  linear_backward_weight(ctx.stream, q_.grad, dq, saved.x, ctx.weight_gradients);
-  linear_backward_weight(ctx.stream, k_.grad, dk, saved.x, ctx.weight_gradients);
-  linear_backward_weight(ctx.stream, v_.grad, dv, saved.x, ctx.weight_gradients);
+  linear_backward_weight(ctx.stream, q_.grad, dq, x, ctx.weight_gradients);
+  linear_backward_weight(ctx.stream, k_.grad, dk, x, ctx.weight_gradients);
+  linear_backward_weight(ctx.stream, v_.grad, dv, x, ctx.weight_gradients);
 }
 
 void AttentionMixer::infer(const Context& ctx, const Sequences& s, Tensor y, Tensor x,

@@ -19,11 +19,13 @@ class AttentionMixer {
   AttentionMixer(const ModelConfig&, const Parameters&, const std::string& prefix);
 
   struct Saved {
-    Tensor x, q, k, v, out, lse;
+    Tensor q, k, v, out, lse;
   };
   /// x, y [tokens, hidden].
   void forward(const Context&, const Sequences&, Tensor y, Tensor x, Saved&) const;
-  void backward(const Context&, const Sequences&, Tensor dx, Tensor dy, const Saved&) const;
+  /// x: what forward had.
+  void backward(const Context&, const Sequences&, Tensor dx, Tensor dy, Tensor x,
+                const Saved&) const;
 
   /// Forward of the next tokens of one sequence, appended to the cache.
   void infer(const Context&, const Sequences&, Tensor y, Tensor x, KvCache&) const;

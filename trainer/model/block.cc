@@ -32,20 +32,28 @@ Block::Block(const ModelConfig& c, const Parameters& p, LayerKind kind, std::int
       mixer_(make_mixer(c, p, kind.mixer, layer_prefix(layer))),
       ffn_(make_ffn(c, p, kind.ffn, layer_prefix(layer), layer)) {}
 
+/// norm(x) in scratch: backward computes it again, which is cheaper than to keep it.
+Tensor Block::normed(const Context& ctx, Tensor x, Tensor rstd, const Weight& w) const {
+  const Tensor y = ctx.scratch.allocate(x.dtype(), x.dims());
+  rms_norm_forward(ctx.stream, y, {}, rstd, x, {}, w.value, eps_);
+  return y;
+}
+
 void Block::forward(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
                     const RouterStatistics& statistics, const std::optional<RouterNoise>& noise,
                     Saved& s) const {
-  const std::int64_t tokens = x.rows(), hidden = x.cols();
   s.x = x;
-  s.rstd_mixer = ctx.activation(DType::f32, {tokens});
-  const Tensor normed = ctx.activation(x.dtype(), {tokens, hidden});
-  rms_norm_forward(ctx.stream, normed, {}, s.rstd_mixer, x, {}, mixer_norm_.value, eps_);
-  const Tensor mixer_out = ctx.activation(x.dtype(), {tokens, hidden});
-  if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
-    attention->forward(ctx, seqs, mixer_out, normed, s.mixer.emplace<AttentionMixer::Saved>());
-  } else {
-    std::get<MambaMixer>(mixer_).forward(ctx, seqs, mixer_out, normed,
-                                         s.mixer.emplace<MambaMixer::Saved>());
+  s.rstd_mixer = ctx.activation(DType::f32, {x.rows()});
+  const Tensor mixer_out = ctx.activation(x.dtype(), {x.rows(), x.cols()});
+  {
+    ArenaScope scope(ctx.scratch);
+    const Tensor in = normed(ctx, x, s.rstd_mixer, mixer_norm_);
+    if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
+      attention->forward(ctx, seqs, mixer_out, in, s.mixer.emplace<AttentionMixer::Saved>());
+    } else {
+      std::get<MambaMixer>(mixer_).forward(ctx, seqs, mixer_out, in,
+                                           s.mixer.emplace<MambaMixer::Saved>());
+    }
   }
   feed_forward(ctx, y, mixer_out, x, statistics, noise, s);
 }
@@ -56,12 +64,13 @@ void Block::feed_forward(const Context& ctx, Tensor y, Tensor mixer_out, Tensor 
                          const std::optional<RouterNoise>& noise, Saved& s) const {
   s.sum = mixer_out;
   s.rstd_ffn = ctx.activation(DType::f32, {x.rows()});
-  const Tensor normed = ctx.activation(x.dtype(), {x.rows(), x.cols()});
-  rms_norm_forward(ctx.stream, normed, s.sum, s.rstd_ffn, mixer_out, x, ffn_norm_.value, eps_);
+  ArenaScope scope(ctx.scratch);
+  const Tensor in = ctx.scratch.allocate(x.dtype(), x.dims());
+  rms_norm_forward(ctx.stream, in, s.sum, s.rstd_ffn, mixer_out, x, ffn_norm_.value, eps_);
   if (const auto* mlp = std::get_if<Mlp>(&ffn_)) {
-    mlp->forward(ctx, y, normed, s.ffn.emplace<Mlp::Saved>());
+    mlp->forward(ctx, y, in, s.ffn.emplace<Mlp::Saved>());
   } else {
-    std::get<Moe>(ffn_).forward(ctx, y, normed, statistics, noise, s.ffn.emplace<Moe::Saved>());
+    std::get<Moe>(ffn_).forward(ctx, y, in, statistics, noise, s.ffn.emplace<Moe::Saved>());
   }
   add(ctx.stream, y, s.sum);
 }
@@ -70,35 +79,43 @@ void Block::backward(const Context& ctx, const Sequences& seqs, Tensor dy,
                      const RouterLossGradient& loss, const Saved& s) const {
   ArenaScope scope(ctx.scratch);
   const Tensor dnormed = ctx.scratch.allocate(dy.dtype(), dy.dims());
-  if (const auto* mlp = std::get_if<Mlp>(&ffn_)) {
-    mlp->backward(ctx, dnormed, dy, std::get<Mlp::Saved>(s.ffn));
-  } else {
-    std::get<Moe>(ffn_).backward(ctx, dnormed, dy, loss, std::get<Moe::Saved>(s.ffn));
+  const Tensor dsum = dy, dx = dy;
+  {
+    ArenaScope ffn_scope(ctx.scratch);
+    const Tensor in = normed(ctx, s.sum, s.rstd_ffn, ffn_norm_);
+    if (const auto* mlp = std::get_if<Mlp>(&ffn_)) {
+      mlp->backward(ctx, dnormed, dy, in, std::get<Mlp::Saved>(s.ffn));
+    } else {
+      std::get<Moe>(ffn_).backward(ctx, dnormed, dy, in, loss, std::get<Moe::Saved>(s.ffn));
+    }
   }
-  const Tensor dsum = dy;
   rms_norm_backward(ctx.stream, ctx.scratch, dsum, ffn_norm_.grad, dnormed, dy, s.sum, s.rstd_ffn,
                     ffn_norm_.value);
-  if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
-    attention->backward(ctx, seqs, dnormed, dsum, std::get<AttentionMixer::Saved>(s.mixer));
-  } else {
-    std::get<MambaMixer>(mixer_).backward(ctx, seqs, dnormed, dsum,
-                                          std::get<MambaMixer::Saved>(s.mixer));
+  {
+    ArenaScope mixer_scope(ctx.scratch);
+    const Tensor in = normed(ctx, s.x, s.rstd_mixer, mixer_norm_);
+    if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
+      attention->backward(ctx, seqs, dnormed, dsum, in, std::get<AttentionMixer::Saved>(s.mixer));
+    } else {
+      std::get<MambaMixer>(mixer_).backward(ctx, seqs, dnormed, dsum, in,
+                                            std::get<MambaMixer::Saved>(s.mixer));
+    }
   }
-  const Tensor dx = dsum;
   rms_norm_backward(ctx.stream, ctx.scratch, dx, mixer_norm_.grad, dnormed, dsum, s.x, s.rstd_mixer,
                     mixer_norm_.value);
 }
 
 void Block::infer(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
                   MixerState& state) const {
-  const Tensor rstd = ctx.activation(DType::f32, {x.rows()});
-  const Tensor normed = ctx.activations.allocate(x.dtype(), x.dims());
   const Tensor mixer_out = ctx.activations.allocate(x.dtype(), x.dims());
-  rms_norm_forward(ctx.stream, normed, {}, rstd, x, {}, mixer_norm_.value, eps_);
-  if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
-    attention->infer(ctx, seqs, mixer_out, normed, std::get<KvCache>(state));
-  } else {
-    std::get<MambaMixer>(mixer_).infer(ctx, seqs, mixer_out, normed, std::get<MambaState>(state));
+  {
+    ArenaScope scope(ctx.scratch);
+    const Tensor in = normed(ctx, x, ctx.temporary(DType::f32, {x.rows()}), mixer_norm_);
+    if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
+      attention->infer(ctx, seqs, mixer_out, in, std::get<KvCache>(state));
+    } else {
+      std::get<MambaMixer>(mixer_).infer(ctx, seqs, mixer_out, in, std::get<MambaState>(state));
+    }
   }
   RouterStatistics statistics;
   if (has_experts()) statistics = make_statistics(ctx.activations, 1, num_experts_, x.rows());

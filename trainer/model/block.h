@@ -39,6 +39,7 @@ class Block {
   std::int64_t parameters_begin() const { return parameters_begin_; }
 
  private:
+  Tensor normed(const Context&, Tensor x, Tensor rstd, const Weight&) const;
   void feed_forward(const Context&, Tensor y, Tensor mixer_out, Tensor x, const RouterStatistics&,
                     const std::optional<RouterNoise>&, Saved&) const;
 

@@ -34,38 +34,48 @@ Tensor MambaMixer::in_proj_rows(const Tensor& t, int half) const {
   return t.slice(half * inner_, inner_);
 }
 
-void MambaMixer::project(const Context& ctx, const Sequences& seqs, Tensor x, Tensor history,
-                         Saved& s) const {
+MambaMixer::ScanOperands MambaMixer::project(const Context& ctx, const Sequences& seqs, Tensor x,
+                                             Tensor history, Saved& s) const {
   const std::int64_t tokens = seqs.tokens();
   const DType dtype = x.dtype();
-  s.x = x;
   s.conv_in = ctx.activation(dtype, {seqs.batch, seqs.seq, inner_});
   s.z = ctx.activation(dtype, {seqs.batch, seqs.seq, inner_});
-  s.u = ctx.activation(dtype, {seqs.batch, seqs.seq, inner_});
   for (const int half : {0, 1}) {
     const Tensor out = (half == 0 ? s.conv_in : s.z).view({tokens, inner_});
     linear_forward(ctx.stream, out, x, in_proj_rows(in_proj_.value, half));
     if (in_bias_.present()) bias_forward(ctx.stream, out, in_proj_rows(in_bias_.value, half));
   }
-  causal_conv1d_forward(ctx.stream, s.u, s.conv_in, conv_.value, conv_bias_.value, seqs.doc_start,
-                        history);
+  const Tensor u = convolve(ctx, seqs, history, s);
 
   s.projected = ctx.activation(DType::f32, {tokens, rank_ + 2 * state_});
   s.dt = ctx.activation(dtype, {tokens, rank_});
   s.b = ctx.activation(DType::f32, {tokens, state_});
   s.c = ctx.activation(DType::f32, {tokens, state_});
   if (dt_norm_.present()) s.rstd = ctx.activation(DType::f32, {tokens, 3});
-  s.delta = ctx.activation(dtype, {seqs.batch, seqs.seq, inner_});
-  linear_forward(ctx.stream, s.projected, s.u.view({tokens, inner_}), x_proj_.value);
+  linear_forward(ctx.stream, s.projected, u.view({tokens, inner_}), x_proj_.value);
   inner_norm_forward(ctx.stream, s.dt, s.b, s.c, s.rstd, s.projected, dt_norm_.value, b_norm_.value,
                      c_norm_.value, eps_);
-  linear_forward(ctx.stream, s.delta.view({tokens, inner_}), s.dt, dt_proj_.value);
+  return {u, project_delta(ctx, seqs, s)};
 }
 
-SelectiveScanInputs MambaMixer::scan_inputs(const Sequences& seqs, const Saved& s,
-                                            Tensor h0) const {
-  return {.u = s.u,
-          .delta = s.delta,
+Tensor MambaMixer::convolve(const Context& ctx, const Sequences& seqs, Tensor history,
+                            const Saved& s) const {
+  const Tensor u = ctx.scratch.allocate(s.conv_in.dtype(), s.conv_in.dims());
+  causal_conv1d_forward(ctx.stream, u, s.conv_in, conv_.value, conv_bias_.value, seqs.doc_start,
+                        history);
+  return u;
+}
+
+Tensor MambaMixer::project_delta(const Context& ctx, const Sequences& seqs, const Saved& s) const {
+  const Tensor delta = ctx.scratch.allocate(s.conv_in.dtype(), s.conv_in.dims());
+  linear_forward(ctx.stream, delta.view({seqs.tokens(), inner_}), s.dt, dt_proj_.value);
+  return delta;
+}
+
+SelectiveScanInputs MambaMixer::scan_inputs(const Sequences& seqs, const ScanOperands& operands,
+                                            const Saved& s, Tensor h0) const {
+  return {.u = operands.u,
+          .delta = operands.delta,
           .z = s.z,
           .b = s.b.view({seqs.batch, seqs.seq, state_}),
           .c = s.c.view({seqs.batch, seqs.seq, state_}),
@@ -84,31 +94,33 @@ void MambaMixer::project_out(const Context& ctx, Tensor y, Tensor gated) const {
 
 void MambaMixer::forward(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
                          Saved& s) const {
-  project(ctx, seqs, x, {}, s);
-  s.gated = ctx.activations.allocate(x.dtype(), s.u.dims());
+  ArenaScope scope(ctx.scratch);
+  const ScanOperands operands = project(ctx, seqs, x, {}, s);
+  const Tensor gated = ctx.scratch.allocate(x.dtype(), s.z.dims());
   s.scan = {ctx.activation(DType::u8, {scan_states_bytes(seqs.batch, seqs.seq, inner_, state_)}),
-            ctx.activations.allocate(x.dtype(), s.u.dims())};
-  selective_scan_forward(ctx.stream, ctx.scratch, s.gated, {}, s.scan, scan_inputs(seqs, s, {}));
-  project_out(ctx, y, s.gated);
+            ctx.activations.allocate(x.dtype(), s.z.dims())};
+  selective_scan_forward(ctx.stream, ctx.scratch, gated, {}, s.scan,
+                         scan_inputs(seqs, operands, s, {}));
+  project_out(ctx, y, gated);
 }
 
-void MambaMixer::backward(const Context& ctx, const Sequences& seqs, Tensor dx, Tensor dy,
+void MambaMixer::backward(const Context& ctx, const Sequences& seqs, Tensor dx, Tensor dy, Tensor x,
                           const Saved& s) const {
   const std::int64_t tokens = seqs.tokens();
   const DType dtype = dy.dtype();
   const std::int64_t width = rank_ + 2 * state_;
   const auto flat = [&](const Tensor& t) { return t.view({tokens, inner_}); };
   ArenaScope scope(ctx.scratch);
-  const Tensor dgated = ctx.scratch.allocate(dtype, s.gated.dims());
+  const Tensor dgated = ctx.scratch.allocate(dtype, s.z.dims());
   linear_backward_input(ctx.stream, flat(dgated), dy, out_proj_.value);
-  linear_backward_weight(ctx.stream, out_proj_.grad, dy, flat(s.gated), ctx.weight_gradients);
-  if (out_bias_.present()) bias_backward(ctx.stream, ctx.scratch, out_bias_.grad, dy);
 
-  const Tensor du = ctx.scratch.allocate(dtype, s.u.dims());
-  const Tensor ddelta = ctx.scratch.allocate(dtype, s.u.dims());
-  const Tensor dz = ctx.scratch.allocate(dtype, s.u.dims());
+  const ScanOperands operands{convolve(ctx, seqs, {}, s), project_delta(ctx, seqs, s)};
+  const Tensor du = ctx.scratch.allocate(dtype, s.z.dims());
+  const Tensor ddelta = ctx.scratch.allocate(dtype, s.z.dims());
+  const Tensor dz = ctx.scratch.allocate(dtype, s.z.dims());
   const Tensor db = ctx.temporary(DType::f32, {seqs.batch, seqs.seq, state_});
   const Tensor dc = ctx.temporary(DType::f32, {seqs.batch, seqs.seq, state_});
+  const Tensor gated = dgated;
   selective_scan_backward(ctx.stream, ctx.scratch,
                           {.du = du,
                            .ddelta = ddelta,
@@ -119,7 +131,9 @@ void MambaMixer::backward(const Context& ctx, const Sequences& seqs, Tensor dx, 
                            .dd = d_.grad,
                            .da_log = a_log_.grad,
                            .dh0 = {}},
-                          dgated, {}, s.scan, scan_inputs(seqs, s, {}));
+                          gated, dgated, {}, s.scan, scan_inputs(seqs, operands, s, {}));
+  linear_backward_weight(ctx.stream, out_proj_.grad, dy, flat(gated), ctx.weight_gradients);
+  if (out_bias_.present()) bias_backward(ctx.stream, ctx.scratch, out_bias_.grad, dy);
 
   const Tensor ddt = ctx.temporary(dtype, {tokens, rank_});
   linear_backward_input(ctx.stream, ddt, flat(ddelta), dt_proj_.value);
@@ -134,16 +148,17 @@ void MambaMixer::backward(const Context& ctx, const Sequences& seqs, Tensor dx, 
     cast(ctx.stream, dprojected_low, dprojected);
   }
   linear_backward_input(ctx.stream, flat(du), dprojected_low, x_proj_.value, Write::accumulate);
-  linear_backward_weight(ctx.stream, x_proj_.grad, dprojected_low, flat(s.u), ctx.weight_gradients);
+  linear_backward_weight(ctx.stream, x_proj_.grad, dprojected_low, flat(operands.u),
+                         ctx.weight_gradients);
 
-  const Tensor dconv_in = dgated;  // dgated has been used up
+  const Tensor dconv_in = gated;  // used up
   causal_conv1d_backward(ctx.stream, ctx.scratch, dconv_in, conv_.grad, conv_bias_.grad, {}, du,
                          s.conv_in, conv_.value, conv_bias_.value, seqs.doc_start, {});
   for (const int half : {0, 1}) {
     const Tensor dhalf = flat(half == 0 ? dconv_in : dz);
     linear_backward_input(ctx.stream, dx, dhalf, in_proj_rows(in_proj_.value, half),
                           half == 0 ? Write::overwrite : Write::accumulate);
-    linear_backward_weight(ctx.stream, in_proj_rows(in_proj_.grad, half), dhalf, s.x,
+    linear_backward_weight(ctx.stream, in_proj_rows(in_proj_.grad, half), dhalf, x,
                            ctx.weight_gradients);
     if (in_bias_.present()) {
       bias_backward(ctx.stream, ctx.scratch, in_proj_rows(in_bias_.grad, half), dhalf);
@@ -154,11 +169,13 @@ void MambaMixer::backward(const Context& ctx, const Sequences& seqs, Tensor dx, 
 void MambaMixer::infer(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
                        MambaState& state) const {
   JAMBA_CHECK(seqs.batch == 1, "generation runs one sequence, got {}", seqs.batch);
+  ArenaScope scope(ctx.scratch);
   Saved s;
-  project(ctx, seqs, x, state.conv, s);
-  const Tensor gated = ctx.activations.allocate(x.dtype(), s.u.dims());
-  const Tensor h_last = ctx.activation(DType::f32, {1, inner_, state_});
-  selective_scan_forward(ctx.stream, ctx.scratch, gated, h_last, {}, scan_inputs(seqs, s, state.h));
+  const ScanOperands operands = project(ctx, seqs, x, state.conv, s);
+  const Tensor gated = ctx.scratch.allocate(x.dtype(), s.z.dims());
+  const Tensor h_last = ctx.temporary(DType::f32, {1, inner_, state_});
+  selective_scan_forward(ctx.stream, ctx.scratch, gated, h_last, {},
+                         scan_inputs(seqs, operands, s, state.h));
   cast(ctx.stream, state.h, h_last);
 
   // The window slides: the newest K-1 of (old window, new inputs) stay.

@@ -19,20 +19,19 @@ class MambaMixer {
   /// prefix: "model.layers.0.mamba."
   MambaMixer(const ModelConfig&, const Parameters&, const std::string& prefix);
 
+  /// What backward cannot redo cheaply.
   struct Saved {
-    Tensor x;           // [tokens, hidden]
     Tensor conv_in, z;  // [tokens, inner], the two halves of in_proj
-    Tensor u;           // [tokens, inner], after convolution and SiLU
     Tensor projected;   // float32 [tokens, R + 2N], x_proj before the inner norms
     Tensor dt, b, c;    // [tokens, R]; float32 [tokens, N]
     Tensor rstd;        // float32 [tokens, 3]; absent without inner norms
-    Tensor delta;       // [tokens, inner], before bias and softplus
-    Tensor gated;       // [tokens, inner], input of out_proj
     SelectiveScanSaved scan;
   };
   /// x, y [tokens, hidden].
   void forward(const Context&, const Sequences&, Tensor y, Tensor x, Saved&) const;
-  void backward(const Context&, const Sequences&, Tensor dx, Tensor dy, const Saved&) const;
+  /// x: what forward had.
+  void backward(const Context&, const Sequences&, Tensor dx, Tensor dy, Tensor x,
+                const Saved&) const;
 
   /// Forward of the next tokens of one sequence; advances the state.
   void infer(const Context&, const Sequences&, Tensor y, Tensor x, MambaState&) const;
@@ -40,9 +39,16 @@ class MambaMixer {
   MambaState make_state(Stream&, Arena&, DType) const;
 
  private:
-  /// in_proj, convolution, x_proj, inner norms and dt_proj, into `s`.
-  void project(const Context&, const Sequences&, Tensor x, Tensor history, Saved& s) const;
-  SelectiveScanInputs scan_inputs(const Sequences&, const Saved&, Tensor h0) const;
+  /// [tokens, inner] each: u after convolution and SiLU; delta before bias and softplus.
+  struct ScanOperands {
+    Tensor u, delta;
+  };
+  /// in_proj, convolution, x_proj, inner norms and dt_proj. Leaves the operands in scratch.
+  ScanOperands project(const Context&, const Sequences&, Tensor x, Tensor history, Saved& s) const;
+  Tensor convolve(const Context&, const Sequences&, Tensor history, const Saved&) const;
+  Tensor project_delta(const Context&, const Sequences&, const Saved&) const;
+  SelectiveScanInputs scan_inputs(const Sequences&, const ScanOperands&, const Saved&,
+                                  Tensor h0) const;
   void project_out(const Context&, Tensor y, Tensor gated) const;
   Tensor in_proj_rows(const Tensor& t, int half) const;
 

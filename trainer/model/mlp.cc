@@ -10,7 +10,6 @@ Mlp::Mlp(const ModelConfig&, const Parameters& p, const std::string& prefix)
 
 void Mlp::forward(const Context& ctx, Tensor y, Tensor x, Saved& saved) const {
   const std::int64_t tokens = x.rows(), ffn = down_.value.cols();
-  saved.x = x;
   saved.gate_up = ctx.activation(x.dtype(), {tokens, 2 * ffn});
   linear_forward(ctx.stream, saved.gate_up, x, gate_up_.value);
   ArenaScope scope(ctx.scratch);
@@ -19,7 +18,7 @@ void Mlp::forward(const Context& ctx, Tensor y, Tensor x, Saved& saved) const {
   linear_forward(ctx.stream, y, act, down_.value);
 }
 
-void Mlp::backward(const Context& ctx, Tensor dx, Tensor dy, const Saved& saved) const {
+void Mlp::backward(const Context& ctx, Tensor dx, Tensor dy, Tensor x, const Saved& saved) const {
   const std::int64_t tokens = dy.rows(), ffn = down_.value.cols();
   ArenaScope scope(ctx.scratch);
   const Tensor act = ctx.temporary(dy.dtype(), {tokens, ffn});
@@ -29,7 +28,7 @@ void Mlp::backward(const Context& ctx, Tensor dx, Tensor dy, const Saved& saved)
   linear_backward_weight(ctx.stream, down_.grad, dy, act, ctx.weight_gradients);
   swiglu_backward(ctx.stream, saved.gate_up, dact, saved.gate_up);  // in place: not read again
   linear_backward_input(ctx.stream, dx, saved.gate_up, gate_up_.value);
-  linear_backward_weight(ctx.stream, gate_up_.grad, saved.gate_up, saved.x, ctx.weight_gradients);
+  linear_backward_weight(ctx.stream, gate_up_.grad, saved.gate_up, x, ctx.weight_gradients);
 }
 
 }  // namespace jamba

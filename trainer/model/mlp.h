@@ -12,12 +12,12 @@ class Mlp {
   Mlp(const ModelConfig&, const Parameters&, const std::string& prefix);
 
   struct Saved {
-    Tensor x, gate_up;
+    Tensor gate_up;
   };
   /// x, y [tokens, hidden].
   void forward(const Context&, Tensor y, Tensor x, Saved&) const;
-  /// dx, dy [tokens, hidden]. dx overwrites; weights' gradients accumulate.
-  void backward(const Context&, Tensor dx, Tensor dy, const Saved&) const;
+  /// dx, dy [tokens, hidden]; x: what forward had. dx overwrites; weights' gradients accumulate.
+  void backward(const Context&, Tensor dx, Tensor dy, Tensor x, const Saved&) const;
 
  private:
   Weight gate_up_, down_;

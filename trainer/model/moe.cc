@@ -47,15 +47,15 @@ Moe::Moe(const ModelConfig& c, const Parameters& p, const std::string& prefix, s
       gate_up_(p.weight(prefix + "experts.gate_up_proj")),
       down_(p.weight(prefix + "experts.down_proj")) {}
 
-void Moe::route(const Context& ctx, Saved& s) const {
-  const std::int64_t tokens = s.x.rows();
+void Moe::route(const Context& ctx, Tensor x, Saved& s) const {
+  const std::int64_t tokens = x.rows();
   s.logits = ctx.activation(DType::f32, {tokens, num_experts_});
   s.probs = ctx.activation(DType::f32, {tokens, num_experts_});
   s.index = ctx.activation(DType::i32, {tokens, top_k_});
   s.weight = ctx.activation(DType::f32, {tokens, top_k_});
   {
     ArenaScope scope(ctx.scratch);
-    linear_forward(ctx.stream, s.logits, in_float32(ctx, s.x), router_.value);
+    linear_forward(ctx.stream, s.logits, in_float32(ctx, x), router_.value);
   }
   if (s.has_noise) {
     router_jitter(ctx.stream, s.logits, jitter_, s.noise.seed, noise_stream(s.noise.step, layer_),
@@ -79,11 +79,10 @@ void Moe::forward(const Context& ctx, Tensor y, Tensor x, const RouterStatistics
                   const std::optional<RouterNoise>& noise, Saved& s) const {
   const std::int64_t tokens = x.rows(), hidden = x.cols(), rows = tokens * top_k_;
   const std::int64_t ffn = down_.value.dim(2);
-  s.x = x;
   s.statistics = statistics;
   s.has_noise = noise.has_value() && jitter_ > 0;
   if (s.has_noise) s.noise = *noise;
-  route(ctx, s);
+  route(ctx, x, s);
 
   s.row_of_slot = ctx.activation(DType::i32, {rows});
   s.slot_of_row = ctx.activation(DType::i32, {rows});
@@ -102,8 +101,8 @@ void Moe::forward(const Context& ctx, Tensor y, Tensor x, const RouterStatistics
   combine_forward(ctx.stream, y, s.rows_out, s.row_of_slot, s.weight);
 }
 
-void Moe::backward(const Context& ctx, Tensor dx, Tensor dy, const RouterLossGradient& loss,
-                   const Saved& s) const {
+void Moe::backward(const Context& ctx, Tensor dx, Tensor dy, Tensor x,
+                   const RouterLossGradient& loss, const Saved& s) const {
   const std::int64_t tokens = dy.rows(), hidden = dy.cols(), rows = tokens * top_k_;
   const std::int64_t ffn = down_.value.dim(2);
   const auto offsets = as_span(s.offsets);
@@ -120,18 +119,18 @@ void Moe::backward(const Context& ctx, Tensor dx, Tensor dy, const RouterLossGra
   swiglu_backward(ctx.stream, s.gate_up, dact, s.gate_up);
 
   const Tensor rows_in = ctx.temporary(dy.dtype(), {rows, hidden});
-  permute_forward(ctx.stream, rows_in, s.x, s.slot_of_row, top_k_);
+  permute_forward(ctx.stream, rows_in, x, s.slot_of_row, top_k_);
   grouped_linear_backward_weight(ctx.stream, gate_up_.grad, s.gate_up, rows_in, offsets,
                                  ctx.weight_gradients);
   grouped_linear_backward_input(ctx.stream, drows, s.gate_up, gate_up_.value, offsets);
   permute_backward(ctx.stream, dx, drows, s.row_of_slot, top_k_);
-  router_backward(ctx, dx, dweight, loss, s);
+  router_backward(ctx, dx, x, dweight, loss, s);
 }
 
-void Moe::router_backward(const Context& ctx, Tensor dx, Tensor dweight,
+void Moe::router_backward(const Context& ctx, Tensor dx, Tensor x, Tensor dweight,
                           const RouterLossGradient& loss, const Saved& s) const {
   ArenaScope scope(ctx.scratch);
-  const Tensor dlogits = ctx.temporary(DType::f32, {s.x.rows(), num_experts_});
+  const Tensor dlogits = ctx.temporary(DType::f32, {x.rows(), num_experts_});
   const std::int64_t n = s.statistics.tokens_per_group;
   for (std::int64_t g = 0; g < s.statistics.groups(); ++g) {
     const Tensor dprobs =
@@ -144,7 +143,7 @@ void Moe::router_backward(const Context& ctx, Tensor dx, Tensor dweight,
     router_jitter(ctx.stream, dlogits, jitter_, s.noise.seed, noise_stream(s.noise.step, layer_),
                   s.noise.first_row);
   }
-  linear_backward_weight(ctx.stream, router_.grad, dlogits, in_float32(ctx, s.x),
+  linear_backward_weight(ctx.stream, router_.grad, dlogits, in_float32(ctx, x),
                          ctx.weight_gradients);
   if (dx.dtype() == DType::f32) {
     linear_backward_input(ctx.stream, dx, dlogits, router_.value, Write::accumulate);

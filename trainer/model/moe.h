@@ -40,7 +40,7 @@ class Moe {
   Moe(const ModelConfig&, const Parameters&, const std::string& prefix, std::int64_t layer);
 
   struct Saved {
-    Tensor x, logits, probs, index, weight, row_of_slot, slot_of_row, offsets, gate_up, rows_out;
+    Tensor logits, probs, index, weight, row_of_slot, slot_of_row, offsets, gate_up, rows_out;
     RouterStatistics statistics;
     RouterNoise noise;
     bool has_noise = false;
@@ -48,14 +48,14 @@ class Moe {
   /// x, y [tokens, hidden]. Writes the statistics of this microbatch (recompute writes the same).
   void forward(const Context&, Tensor y, Tensor x, const RouterStatistics&,
                const std::optional<RouterNoise>&, Saved&) const;
-  /// dx overwrites; weights' gradients accumulate.
-  void backward(const Context&, Tensor dx, Tensor dy, const RouterLossGradient&,
+  /// x: what forward had. dx overwrites; weights' gradients accumulate.
+  void backward(const Context&, Tensor dx, Tensor dy, Tensor x, const RouterLossGradient&,
                 const Saved&) const;
 
  private:
-  void route(const Context&, Saved&) const;
-  void router_backward(const Context&, Tensor dx, Tensor dweight, const RouterLossGradient&,
-                       const Saved&) const;
+  void route(const Context&, Tensor x, Saved&) const;
+  void router_backward(const Context&, Tensor dx, Tensor x, Tensor dweight,
+                       const RouterLossGradient&, const Saved&) const;
 
   std::int64_t num_experts_, top_k_, layer_;
   bool renormalize_;

@@ -206,7 +206,7 @@ void verify_mixer(Stream& stream, const Fixture& fixture, const VerifyOptions& o
   fixture.inputs().read(*fixture.inputs().find("dy"), dy);
   MambaMixer::Saved saved;
   mixer.forward(ctx, sequences, y, x, saved);
-  mixer.backward(ctx, sequences, dx, dy, saved);
+  mixer.backward(ctx, sequences, dx, dy, x, saved);
   comparison.add("out", shape, y, options.tolerance);
   comparison.add("grad.x", shape, dx, options.tolerance);
   for (const HfTensor& hf : hf_tensors(config)) {

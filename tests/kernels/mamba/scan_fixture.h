@@ -119,7 +119,7 @@ class Scan {
     if (!dh_last.empty()) {
       dh.emplace_back(DType::f32, std::vector{dims_.batch, dims_.inner, dims_.state}, dh_last);
     }
-    selective_scan_backward(stream, scratch, gradients(), dy.tensor(),
+    selective_scan_backward(stream, scratch, gradients(), dy.tensor(), dy.tensor(),
                             dh.empty() ? Tensor{} : dh[0].tensor(), saved(), inputs());
   }
 

@@ -264,8 +264,8 @@ TEST(SelectiveScanThreads, AllocateNothingOnceWarm) {
   std::int64_t warm = 0;
   for (int i = 0; i < 3; ++i) {
     selective_scan_forward(stream, scratch, out.tensor(), {}, scan.saved(), scan.inputs());
-    selective_scan_backward(stream, scratch, scan.gradients(), dout.tensor(), {}, scan.saved(),
-                            scan.inputs());
+    selective_scan_backward(stream, scratch, scan.gradients(), out.tensor(), dout.tensor(), {},
+                            scan.saved(), scan.inputs());
     scratch.reset();
     if (i == 0) warm = scratch.num_allocations();
   }
