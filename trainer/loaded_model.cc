@@ -13,8 +13,8 @@ LoadedModel::LoadedModel(Stream& stream, const FoundCheckpoint& found, DType com
       manifest_(found.manifest),
       parameters_(manifest_.info.model, compute_dtype, Gradients::none),
       model_(manifest_.info.model, parameters_) {
-  load_checkpoint(path_, weight_slices(parameters_));
-  parameters_.refresh_values(stream);
+  const Masters masters(stream, parameters_);
+  load_checkpoint(path_, weight_slices(masters));
 }
 
 std::unique_ptr<Tokenizer> LoadedModel::tokenizer() const {

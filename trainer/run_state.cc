@@ -20,17 +20,16 @@ void add_slices(std::vector<StateSlice>& out, const std::string& group,
 
 }  // namespace
 
-std::vector<StateSlice> weight_slices(const Parameters& parameters) {
+std::vector<StateSlice> weight_slices(const Masters& masters) {
   std::vector<StateSlice> out;
-  add_slices(out, "weight", parameters, parameters.flat_master());
+  add_slices(out, "weight", masters.parameters(), masters.flat());
   return out;
 }
 
-std::vector<StateSlice> training_slices(const Parameters& parameters,
-                                        const AdamWOptimizer& optimizer) {
-  std::vector<StateSlice> out = weight_slices(parameters);
-  add_slices(out, "adam_m", parameters, optimizer.flat_m());
-  add_slices(out, "adam_v", parameters, optimizer.flat_v());
+std::vector<StateSlice> training_slices(const Masters& masters, const AdamWOptimizer& optimizer) {
+  std::vector<StateSlice> out = weight_slices(masters);
+  add_slices(out, "adam_m", masters.parameters(), optimizer.flat_m());
+  add_slices(out, "adam_v", masters.parameters(), optimizer.flat_v());
   return out;
 }
 

@@ -5,15 +5,15 @@
 
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/state_slice.h"
-#include "trainer/model/parameters.h"
+#include "trainer/model/masters.h"
 #include "trainer/optim/adamw_optimizer.h"
 
 namespace jamba {
 
-/// float32 master weights, as "weight/<parameter>".
-std::vector<StateSlice> weight_slices(const Parameters&);
+/// Master weights, as "weight/<parameter>". Good while the masters live.
+std::vector<StateSlice> weight_slices(const Masters&);
 /// Weights and both moments ("adam_m/...", "adam_v/..."): all that a resumed run needs.
-std::vector<StateSlice> training_slices(const Parameters&, const AdamWOptimizer&);
+std::vector<StateSlice> training_slices(const Masters&, const AdamWOptimizer&);
 
 /// Where a run keeps its checkpoints.
 std::string checkpoint_root(const std::string& run_dir);

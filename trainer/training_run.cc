@@ -81,13 +81,13 @@ void TrainingRun::resume() {
   while (const auto found = find_latest(root, damaged)) {
     expect_same_model(found->path, found->manifest, config_.model);
     try {
-      load_checkpoint(found->path, training_slices(*parameters_, *optimizer_));
+      const Masters masters(workspace_.stream(), *parameters_);
+      load_checkpoint(found->path, training_slices(masters, *optimizer_));
     } catch (const CheckpointError& e) {
       notes.push_back(fmt::format("skipping a damaged checkpoint: {}", e.what()));
       damaged.push_back(found->path);
       continue;
     }
-    parameters_->refresh_values(workspace_.stream());
     first_step_ = found->manifest.info.step;
     saved_step_ = first_step_;
     break;
@@ -232,9 +232,12 @@ void TrainingRun::save(std::int64_t step) {
   if (config_.data.tokenizer != "bytes")
     info.tokenizer_model = file_content(config_.data.tokenizer);
   // Data-parallel ranks hold equal copies: one of them writes.
-  std::vector<StateSlice> slices;
-  if (comm_.rank() == 0) slices = training_slices(*parameters_, *optimizer_);
-  save_checkpoint(comm_, checkpoint_root(config_.run_dir), info, slices);
+  {
+    const Masters masters(workspace_.stream(), *parameters_);
+    std::vector<StateSlice> slices;
+    if (comm_.rank() == 0) slices = training_slices(masters, *optimizer_);
+    save_checkpoint(comm_, checkpoint_root(config_.run_dir), info, slices);
+  }
   saved_step_ = step;
   agreed(comm_, [&] {
     if (comm_.rank() == 0) prune(checkpoint_root(config_.run_dir), config_.checkpoint.keep);

@@ -53,6 +53,8 @@ Hdf5Type hdf5_type(DType dtype) {
       return Hdf5Type::i32;
     case DType::i64:
       return Hdf5Type::i64;
+    case DType::u16:
+      return Hdf5Type::u16;
     case DType::u8:
       return Hdf5Type::u8;
   }

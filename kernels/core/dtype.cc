@@ -10,6 +10,7 @@ std::int64_t dtype_bytes(DType dtype) {
     case DType::i32:
       return 4;
     case DType::bf16:
+    case DType::u16:
       return 2;
     case DType::i64:
       return 8;
@@ -29,6 +30,8 @@ std::string_view dtype_name(DType dtype) {
       return "int32";
     case DType::i64:
       return "int64";
+    case DType::u16:
+      return "uint16";
     case DType::u8:
       return "uint8";
   }

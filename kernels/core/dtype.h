@@ -7,7 +7,7 @@
 
 namespace jamba {
 
-enum class DType : std::uint8_t { f32, bf16, i32, i64, u8 };
+enum class DType : std::uint8_t { f32, bf16, i32, i64, u16, u8 };
 
 std::int64_t dtype_bytes(DType dtype);
 std::string_view dtype_name(DType dtype);
@@ -48,6 +48,10 @@ struct DTypeOf<std::int32_t> {
 template <>
 struct DTypeOf<std::int64_t> {
   static constexpr DType value = DType::i64;
+};
+template <>
+struct DTypeOf<std::uint16_t> {
+  static constexpr DType value = DType::u16;
 };
 template <>
 struct DTypeOf<std::uint8_t> {

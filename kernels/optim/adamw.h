@@ -19,10 +19,10 @@ struct AdamWStep {
 /// Decoupled weight decay and Adam, as torch.optim.AdamW:
 ///   w -= lr * weight_decay * w;  m, v <- moments of grad_scale * g;
 ///   w -= lr * (m / bc1) / (sqrt(v / bc2) + eps).
-/// Shapes: weight, m, v, grad [n]; compute [n] or absent: a bfloat16 copy of the new weight.
-/// Dtypes: weight, m, v, grad float32; compute bfloat16.
+/// Shapes: weight, rest, m, v, grad [n].
+/// Dtypes: m, v, grad float32; weight float32 without rest, or the halves of a float32 weight
+///         (weight_halves.h). Arithmetic in float32: halves end with the bits that float32 gets.
 /// Determinism: element-wise.   Source: arXiv:1711.05101.
-void adamw(Stream&, Tensor weight, Tensor m, Tensor v, Tensor grad, Tensor compute,
-           const AdamWStep&);
+void adamw(Stream&, Tensor weight, Tensor rest, Tensor m, Tensor v, Tensor grad, const AdamWStep&);
 
 }  // namespace jamba

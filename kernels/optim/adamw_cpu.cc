@@ -6,7 +6,7 @@
 #define HWY_TARGET_INCLUDE "kernels/optim/adamw_cpu.cc"
 #include <hwy/foreach_target.h>
 
-#include "kernels/core/simd-inl.h"
+#include "kernels/optim/weight_halves-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace jamba {
@@ -16,13 +16,31 @@ namespace {
 /// Elements of one unit of parallel work.
 constexpr std::int64_t kBlock = 16384;
 
-struct Pointers {
-  float *weight, *m, *v;
+struct Moments {
+  float *m, *v;
   const float* grad;
-  bfloat16* compute;  // null if absent
 };
 
-void update_block(const Pointers& p, std::int64_t begin, std::int64_t end, const AdamWStep& step) {
+struct PlainWeight {
+  float* data;
+  HWY_INLINE VF load(std::int64_t at, std::int64_t n) const { return load_n(data + at, n); }
+  HWY_INLINE void store(VF w, std::int64_t at, std::int64_t n) const { store_n(w, data + at, n); }
+};
+
+struct HalvedWeight {
+  bfloat16* value;
+  std::uint16_t* rest;
+  HWY_INLINE VF load(std::int64_t at, std::int64_t n) const {
+    return join_halves(value + at, rest + at, n);
+  }
+  HWY_INLINE void store(VF w, std::int64_t at, std::int64_t n) const {
+    split_halves(w, value + at, rest + at, n);
+  }
+};
+
+template <class Weight>
+void update_block(const Weight& weight, const Moments& p, std::int64_t begin, std::int64_t end,
+                  const AdamWStep& step) {
   const DF d;
   const VF grad_scale = hn::Set(d, step.grad_scale);
   const VF blend1 = hn::Set(d, 1.0f - step.beta1);
@@ -38,21 +56,26 @@ void update_block(const Pointers& p, std::int64_t begin, std::int64_t end, const
     m = hn::MulAdd(blend1, hn::Sub(g, m), m);
     v = hn::MulAdd(blend2, hn::Sub(hn::Mul(g, g), v), v);
     const VF denominator = hn::Add(hn::Sqrt(hn::Mul(v, inverse_bc2)), eps);
-    const VF w =
-        hn::NegMulAdd(rate, hn::Div(m, denominator), hn::Mul(decay, load_n(p.weight + at, n)));
+    const VF w = hn::NegMulAdd(rate, hn::Div(m, denominator), hn::Mul(decay, weight.load(at, n)));
     store_n(m, p.m + at, n);
     store_n(v, p.v + at, n);
-    store_n(w, p.weight + at, n);
-    if (p.compute != nullptr) store_n(w, p.compute + at, n);
+    weight.store(w, at, n);
   });
 }
 
-void update(Stream& stream, Tensor weight, Tensor m, Tensor v, Tensor grad, Tensor compute,
+void update(Stream& stream, Tensor weight, Tensor rest, Tensor m, Tensor v, Tensor grad,
             const AdamWStep& step) {
-  const Pointers p{weight.ptr<float>(), m.ptr<float>(), v.ptr<float>(), grad.ptr<float>(),
-                   compute.present() ? compute.ptr<bfloat16>() : nullptr};
-  parallel_blocks(stream, weight.numel(), kBlock,
-                  [&](std::int64_t begin, std::int64_t end) { update_block(p, begin, end, step); });
+  const Moments moments{m.ptr<float>(), v.ptr<float>(), grad.ptr<float>()};
+  const auto run = [&](const auto& w) {
+    parallel_blocks(stream, weight.numel(), kBlock, [&](std::int64_t begin, std::int64_t end) {
+      update_block(w, moments, begin, end, step);
+    });
+  };
+  if (rest.present()) {
+    run(HalvedWeight{weight.ptr<bfloat16>(), rest.ptr<std::uint16_t>()});
+  } else {
+    run(PlainWeight{weight.ptr<float>()});
+  }
 }
 
 }  // namespace
@@ -65,9 +88,9 @@ namespace jamba::cpu {
 
 HWY_EXPORT(update);
 
-void adamw(Stream& stream, Tensor weight, Tensor m, Tensor v, Tensor grad, Tensor compute,
+void adamw(Stream& stream, Tensor weight, Tensor rest, Tensor m, Tensor v, Tensor grad,
            const AdamWStep& step) {
-  HWY_DYNAMIC_DISPATCH(update)(stream, weight, m, v, grad, compute, step);
+  HWY_DYNAMIC_DISPATCH(update)(stream, weight, rest, m, v, grad, step);
 }
 
 }  // namespace jamba::cpu

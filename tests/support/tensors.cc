@@ -30,6 +30,8 @@ void for_dtype(DType dtype, F&& f) {
       return f(std::int32_t{});
     case DType::i64:
       return f(std::int64_t{});
+    case DType::u16:
+      return f(std::uint16_t{});
     case DType::u8:
       return f(std::uint8_t{});
   }

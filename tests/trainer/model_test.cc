@@ -7,6 +7,7 @@
 #include "tests/support/tensors.h"
 #include "tests/trainer/model_fixture.h"
 #include "trainer/generate.h"
+#include "trainer/model/masters.h"
 #include "trainer/score.h"
 
 namespace jamba {
@@ -61,7 +62,8 @@ TEST(Model, GradientsAreDirectionalDerivativesOfTheLoss) {
     ASSERT_GT(norm, 0);
 
     // Along the normalised gradient the loss rises by its norm.
-    float* weights = m.parameters.flat_master().ptr<float>();
+    const Masters masters(m.stream, m.parameters);  // float32: layers read these very numbers
+    float* weights = masters.flat().ptr<float>();
     const std::vector<float> start(weights, weights + gradient.size());
     const auto loss_at = [&](double step) {
       for (std::size_t i = 0; i < gradient.size(); ++i) {
@@ -212,7 +214,7 @@ TEST(Model, ScoresAreTheLogProbabilitiesOfTheSoftmax) {
 TEST(Model, InitialStepSizesOfTheMambaRuleLieInTheirRange) {
   const ModelConfig config = small_config();
   SmallModel m(config);
-  const Tensor bias = m.parameters.entry("model.layers.0.mamba.dt_proj.bias").master;
+  const Tensor bias = m.parameters.entry("model.layers.0.mamba.dt_proj.bias").value;
   double lowest = 1, highest = 0;
   for (std::int64_t i = 0; i < bias.numel(); ++i) {
     const double dt = std::log1p(std::exp(static_cast<double>(bias.ptr<float>()[i])));
@@ -230,7 +232,7 @@ TEST(Model, HuggingFaceInitialisationDrawsWhatItSays) {
   config.initializer_range = 0.02;
   SmallModel m(config);
   const auto values = [&](const std::string& name) {
-    return test::to_doubles(m.parameters.entry(name).master);
+    return test::to_doubles(m.parameters.entry(name).value);
   };
   double squares = 0;
   const auto gate_up = values("model.layers.1.feed_forward.experts.gate_up_proj");

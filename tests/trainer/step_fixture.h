@@ -7,6 +7,7 @@
 
 #include "tests/support/tensors.h"
 #include "tests/trainer/model_fixture.h"
+#include "trainer/model/masters.h"
 #include "trainer/train_step.h"
 
 namespace jamba::test {
@@ -65,7 +66,7 @@ struct StepRank {
     return train_step.run(tokens, index, stop);
   }
   std::vector<float> gradients() const { return copy(parameters.flat_gradients()); }
-  std::vector<float> weights() const { return copy(parameters.flat_master()); }
+  std::vector<float> weights() { return copy(Masters(stream, parameters).flat()); }
 
   static std::vector<float> copy(const Tensor& t) {
     return {t.ptr<float>(), t.ptr<float>() + t.numel()};

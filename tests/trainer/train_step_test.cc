@@ -71,7 +71,7 @@ TEST(TrainStep, ANonFiniteGradientOfOneRankIsSkippedByAll) {
     rank.step(0);
     const std::vector<float> before = rank.weights();
     // Rank 1 alone meets an infinite embedding, so only its gradients and losses are not finite.
-    float& weight = rank.parameters.entry("model.embed_tokens.weight").master.ptr<float>()[24 * 3];
+    float& weight = rank.parameters.entry("model.embed_tokens.weight").value.ptr<float>()[24 * 3];
     const float kept = weight;
     if (comm.rank() == 1) weight = INFINITY;
     const StepOutcome outcome = rank.step(1);

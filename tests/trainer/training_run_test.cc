@@ -80,9 +80,11 @@ class TrainingRunTest : public testing::Test {
     const auto found = find_latest(c.run_dir + "/checkpoints");
     EXPECT_TRUE(found.has_value());
     EXPECT_EQ(found->manifest.info.step, expected_step);
-    load_checkpoint(found->path, training_slices(parameters, optimizer));
+    Stream stream = Stream::cpu(1);
+    const Masters masters(stream, parameters);
+    load_checkpoint(found->path, training_slices(masters, optimizer));
     std::vector<float> out;
-    for (const Tensor& t : {parameters.flat_master(), optimizer.flat_m(), optimizer.flat_v()}) {
+    for (const Tensor& t : {masters.flat(), optimizer.flat_m(), optimizer.flat_v()}) {
       out.insert(out.end(), t.ptr<float>(), t.ptr<float>() + t.numel());
     }
     return out;

@@ -71,6 +71,8 @@ std::string_view format_dtype(DType dtype) {
       return "I32";
     case DType::i64:
       return "I64";
+    case DType::u16:
+      return "U16";
     case DType::u8:
       return "U8";
   }

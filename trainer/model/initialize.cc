@@ -5,6 +5,7 @@
 
 #include "kernels/core/parallel.h"
 #include "kernels/core/rng.h"
+#include "trainer/model/masters.h"
 
 namespace jamba {
 
@@ -71,10 +72,11 @@ Draw draw_for(const ParameterSpec& spec, const ModelConfig& c) {
 void initialize(Stream& stream, const Parameters& parameters, const ModelConfig& config,
                 std::uint64_t seed) {
   constexpr std::int64_t kBlock = 1 << 14;
+  const Masters masters(stream, parameters);
   for (const Parameters::Entry& entry : parameters.entries()) {
     const CounterRng rng(seed, entry.spec.name);
     const Draw draw = draw_for(entry.spec, config);
-    float* out = entry.master.ptr<float>();
+    float* out = masters.of(entry).ptr<float>();
     parallel_blocks(stream, entry.spec.numel(), kBlock, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
         out[i] = static_cast<float>(draw(rng, i));
@@ -85,7 +87,6 @@ void initialize(Stream& stream, const Parameters& parameters, const ModelConfig&
       std::fill(row, row + config.hidden_size, 0.0f);
     }
   }
-  parameters.refresh_values(stream);
 }
 
 }  // namespace jamba

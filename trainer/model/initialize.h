@@ -5,7 +5,7 @@
 
 namespace jamba {
 
-/// Fills all masters with their starting values and refreshes the compute copies.
+/// Fills all master weights with their starting values.
 /// Each element is a function of (seed, parameter name, element index) alone, so that every shard
 /// of every mesh draws the same model.
 /// hugging_face: matrices, embedding, router, convolution N(0, initializer_range^2); biases 0;

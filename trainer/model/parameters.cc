@@ -1,7 +1,5 @@
 #include "trainer/model/parameters.h"
 
-#include "kernels/pointwise/pointwise.h"
-
 namespace jamba {
 
 namespace {
@@ -118,30 +116,24 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& c) {
 
 Parameters::Parameters(const ModelConfig& config, DType compute_dtype, Gradients gradients)
     : compute_dtype_(compute_dtype) {
-  std::int64_t low_precision_size = 0;
   for (ParameterSpec& spec : parameter_specs(config)) {
-    Entry entry{std::move(spec), size_, {}, {}, {}};
-    size_ += align(entry.spec.numel());
-    if (!entry.spec.keep_float32) low_precision_size += align(entry.spec.numel());
-    entries_.push_back(std::move(entry));
+    entries_.push_back({std::move(spec), size_, {}, {}, {}});
+    size_ += align(entries_.back().spec.numel());
   }
-  master_ = Buffer(size_ * dtype_bytes(DType::f32));
+  weights_ = Buffer(size_ * dtype_bytes(DType::f32));
   if (gradients == Gradients::allocate) gradients_ = Buffer(size_ * dtype_bytes(DType::f32));
-  const bool low = compute_dtype == DType::bf16;
-  if (low) low_precision_ = Buffer(low_precision_size * dtype_bytes(DType::bf16));
 
-  std::int64_t low_begin = 0;
   for (Entry& entry : entries_) {
     const std::span<const std::int64_t> shape(entry.spec.shape);
-    entry.master = Tensor(static_cast<float*>(master_.data()) + entry.begin, DType::f32, shape);
-    entry.value = entry.master;
+    float* weight = static_cast<float*>(weights_.data()) + entry.begin;
+    entry.value = Tensor(weight, DType::f32, shape);
     if (gradients == Gradients::allocate) {
       entry.grad = Tensor(static_cast<float*>(gradients_.data()) + entry.begin, DType::f32, shape);
     }
-    if (low && !entry.spec.keep_float32) {
-      auto* data = static_cast<bfloat16*>(low_precision_.data()) + low_begin;
-      entry.value = Tensor(data, DType::bf16, shape);
-      low_begin += align(entry.spec.numel());
+    if (compute_dtype == DType::bf16 && !entry.spec.keep_float32) {
+      const std::int64_t n = entry.spec.numel();
+      entry.value = Tensor(weight, DType::bf16, shape);
+      entry.rest = Tensor(reinterpret_cast<std::uint16_t*>(weight) + align(n), DType::u16, {n});
     }
     index_.emplace(entry.spec.name, static_cast<std::size_t>(&entry - entries_.data()));
   }
@@ -157,12 +149,6 @@ Weight Parameters::weight(const std::string& name) const {
   const auto it = index_.find(name);
   if (it == index_.end()) return {};
   return {entries_[it->second].value, entries_[it->second].grad};
-}
-
-void Parameters::refresh_values(Stream& stream) const {
-  for (const Entry& entry : entries_) {
-    if (entry.value.dtype() != DType::f32) cast(stream, entry.value, entry.master);
-  }
 }
 
 }  // namespace jamba

@@ -46,16 +46,17 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig&);
 enum class Gradients { none, allocate };
 
 /// Owns values and gradients in flat buffers, so that reductions, norms and checkpoints see one
-/// array. Each parameter starts on a 64-byte boundary; the gaps stay zero.
-/// master: float32, what the optimizer updates. value: what layers read, a bfloat16 copy where the
-/// compute dtype asks for one, else the master itself.
+/// array. Each parameter starts on a 64-byte boundary; the gaps between gradients stay zero.
+/// The optimizer updates float32 master weights. In a float32 model layers read these; in a
+/// bfloat16 model large matrices lie in halves (kernels/optim/weight_halves.h): layers read
+/// `value`, and masters.h puts the halves together.
 class Parameters {
  public:
   struct Entry {
     ParameterSpec spec;
     std::int64_t begin;  // element in the flat buffers
-    Tensor master;
     Tensor value;
+    Tensor rest;  // uint16 [numel], of a weight in halves; else absent
     Tensor grad;
   };
 
@@ -68,18 +69,16 @@ class Parameters {
   Weight weight(const std::string& name) const;
 
   DType compute_dtype() const { return compute_dtype_; }
-  Tensor flat_master() const { return master_.tensor(DType::f32, {size_}); }
   Tensor flat_gradients() const { return gradients_.tensor(DType::f32, {size_}); }
   /// Number of elements of the flat buffers, gaps included.
   std::int64_t flat_size() const { return size_; }
 
-  /// Copies masters into their bfloat16 values. After loading or initialising.
-  void refresh_values(Stream&) const;
-
  private:
+  friend class Masters;
+
   DType compute_dtype_;
   std::int64_t size_ = 0;
-  Buffer master_, gradients_, low_precision_;
+  Buffer weights_, gradients_;
   std::vector<Entry> entries_;
   std::unordered_map<std::string, std::size_t> index_;
 };

@@ -32,9 +32,8 @@ void AdamWOptimizer::step(Stream& stream, double lr, std::int64_t update, double
   for (const Parameters::Entry& entry : parameters_.entries()) {
     const std::int64_t n = entry.spec.numel();
     numbers.weight_decay = decays(entry.spec) ? static_cast<float>(config_.weight_decay) : 0.0f;
-    const bool has_copy = entry.value.dtype() != DType::f32;
-    adamw(stream, entry.master.view({n}), m.slice(entry.begin, n), v.slice(entry.begin, n),
-          entry.grad.view({n}), has_copy ? entry.value.view({n}) : Tensor(), numbers);
+    adamw(stream, entry.value.view({n}), entry.rest, m.slice(entry.begin, n),
+          v.slice(entry.begin, n), entry.grad.view({n}), numbers);
   }
 }
 

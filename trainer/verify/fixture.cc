@@ -4,6 +4,7 @@
 
 #include "trainer/checkpoint/hf_config.h"
 #include "trainer/checkpoint/hf_names.h"
+#include "trainer/model/masters.h"
 
 namespace jamba {
 
@@ -65,6 +66,7 @@ void Fixture::refuse_padding() const {
 }
 
 void Fixture::load_weights(Stream& stream, const Parameters& parameters) const {
+  const Masters masters(stream, parameters);
   for (const HfTensor& hf : hf_tensors(config_)) {
     const std::string name = fixture_name(kind_, hf.name);
     const SafetensorsEntry* entry = model_.find(name);
@@ -77,10 +79,9 @@ void Fixture::load_weights(Stream& stream, const Parameters& parameters) const {
                                   model_.path(), name, fmt::join(entry->shape, ", "),
                                   fmt::join(hf.shape, ", ")));
     }
-    const Tensor master = parameters.entry(hf.param).master;
+    const Tensor master = masters[hf.param];
     model_.read(*entry, master.view({master.numel()}).slice(hf.begin, hf.count));
   }
-  parameters.refresh_values(stream);
 }
 
 std::vector<std::int64_t> Fixture::input_shape(const std::string& name) const {

@@ -4,6 +4,7 @@
 
 #include "kernels/pointwise/pointwise.h"
 #include "trainer/checkpoint/hf_names.h"
+#include "trainer/model/masters.h"
 #include "trainer/model/workspace.h"
 #include "trainer/optim/adamw_optimizer.h"
 #include "trainer/optim/schedule.h"
@@ -172,8 +173,9 @@ void verify_trajectory(Stream& stream, const Fixture& fixture, const VerifyOptio
     norms.push_back(norm);
     rates.push_back(rate);
     if (step == 0) {
+      const Masters masters(stream, parameters);
       add_by_hub_name(comparison, fixture, "after_step_1.", options.tolerance,
-                      [&](const std::string& name) { return parameters.entry(name).master; });
+                      [&](const std::string& name) { return masters[name]; });
     }
   }
   for (std::size_t i = 0; i < total.size(); ++i) {
@@ -184,8 +186,9 @@ void verify_trajectory(Stream& stream, const Fixture& fixture, const VerifyOptio
   comparison.add_vector("aux_loss", aux, options.tolerance);
   comparison.add_vector("grad_norm", norms, options.tolerance);
   comparison.add_vector("lr", rates, options.tolerance);
+  const Masters masters(stream, parameters);
   add_by_hub_name(comparison, fixture, "final.", options.tolerance,
-                  [&](const std::string& name) { return parameters.entry(name).master; });
+                  [&](const std::string& name) { return masters[name]; });
 }
 
 void verify_mixer(Stream& stream, const Fixture& fixture, const VerifyOptions& options,

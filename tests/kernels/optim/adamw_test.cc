@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/optim/weight_halves.h"
 #include "tests/support/tensors.h"
 
 namespace jamba {
@@ -38,35 +39,48 @@ std::vector<double> gradient(std::int64_t n, int t) {
   return test::normal_values(n, static_cast<std::uint64_t>(t), "grad");
 }
 
+enum class Storage { float32, halves };
+
 struct State {
-  GuardedTensor weight, m, v, compute;
-  explicit State(std::int64_t n)
+  GuardedTensor weight, value, rest, m, v;
+  Storage storage;
+
+  State(std::int64_t n, Storage s)
       : weight(DType::f32, {n}, test::normal_values(n, 1, "weight")),
+        value(DType::bf16, {n}),
+        rest(DType::u16, {n}),
         m(DType::f32, {n}, std::vector<double>(static_cast<std::size_t>(n))),
         v(DType::f32, {n}, std::vector<double>(static_cast<std::size_t>(n))),
-        compute(DType::bf16, {n}) {}
+        storage(s) {}
 
-  void run(int steps, int threads, bool with_compute) {
+  void run(int steps, int threads) {
     Stream stream = Stream::cpu(threads);
+    if (storage == Storage::halves) {
+      split_weight(stream, value.tensor(), rest.tensor(), weight.tensor());
+    }
     for (int t = 1; t <= steps; ++t) {
       const std::int64_t n = weight.tensor().numel();
       const GuardedTensor grad(DType::f32, {n}, gradient(n, t));
-      adamw(stream, weight.tensor(), m.tensor(), v.tensor(), grad.tensor(),
-            with_compute ? compute.tensor() : Tensor(), step_number(t));
+      const bool halves = storage == Storage::halves;
+      adamw(stream, halves ? value.tensor() : weight.tensor(), halves ? rest.tensor() : Tensor(),
+            m.tensor(), v.tensor(), grad.tensor(), step_number(t));
+    }
+    if (storage == Storage::halves) {
+      join_weight(stream, weight.tensor(), value.tensor(), rest.tensor());
     }
   }
   bool guards_intact() const {
     return weight.guards_intact() && m.guards_intact() && v.guards_intact() &&
-           compute.guards_intact();
+           value.guards_intact() && rest.guards_intact();
   }
 };
 
 TEST(AdamW, FollowsADoubleReferenceOverSteps) {
   constexpr int kSteps = 7;
   for (const std::int64_t n : {0, 1, 7, 8, 41, 16384 + 3}) {
-    State state(n);
+    State state(n, Storage::float32);
     const std::vector<double> start = state.weight.values();
-    state.run(kSteps, 2, true);
+    state.run(kSteps, 2);
     std::vector<double> weight, m, v;
     std::vector<std::vector<double>> gradients;
     for (int t = 1; t <= kSteps; ++t) {
@@ -89,40 +103,36 @@ TEST(AdamW, FollowsADoubleReferenceOverSteps) {
   }
 }
 
-TEST(AdamW, WritesTheRoundedWeightForComputing) {
-  State state(100);
-  state.run(2, 1, true);
-  const auto weight = state.weight.values(), compute = state.compute.values();
-  for (std::size_t i = 0; i < weight.size(); ++i) {
-    const auto rounded = static_cast<float>(bfloat16(static_cast<float>(weight[i])));
-    EXPECT_EQ(compute[i], static_cast<double>(rounded));
+TEST(AdamW, HalvesEndWithTheBitsOfFloat32) {
+  for (const std::int64_t n : {1, 7, 41, 16384 + 3}) {
+    State plain(n, Storage::float32), halves(n, Storage::halves);
+    plain.run(3, 1);
+    halves.run(3, 3);
+    EXPECT_EQ(halves.weight.values(), plain.weight.values());
+    EXPECT_EQ(halves.m.values(), plain.m.values());
+    EXPECT_TRUE(halves.guards_intact());
   }
-}
-
-TEST(AdamW, UpdatesTheSameWithoutAComputeCopy) {
-  State with(100), without(100);
-  with.run(3, 1, true);
-  without.run(3, 3, false);
-  EXPECT_EQ(with.weight.values(), without.weight.values());
-  for (const double untouched : without.compute.values()) EXPECT_TRUE(std::isnan(untouched));
 }
 
 TEST(AdamW, OnlyDecaysWhereTheGradientIsZero) {
   const GuardedTensor w(DType::f32, {3}, {1, -2, 4}), m(DType::f32, {3}, {0, 0, 0});
   const GuardedTensor v(DType::f32, {3}, {0, 0, 0}), grad(DType::f32, {3}, {0, 0, 0});
   Stream stream = Stream::cpu(1);
-  adamw(stream, w.tensor(), m.tensor(), v.tensor(), grad.tensor(), {},
+  adamw(stream, w.tensor(), {}, m.tensor(), v.tensor(), grad.tensor(),
         {.lr = 0.5f, .weight_decay = 0.5f});
   EXPECT_EQ(w.values(), (std::vector<double>{0.75, -1.5, 3}));
 }
 
 TEST(AdamW, RejectsShapesThatDisagreeAndStepZero) {
-  const GuardedTensor x(DType::f32, {3}), y(DType::f32, {4}), h(DType::bf16, {4});
+  const GuardedTensor x(DType::f32, {3}), y(DType::f32, {4}), h(DType::bf16, {3});
+  const GuardedTensor rest(DType::u16, {3}), long_rest(DType::u16, {4});
   Stream s = Stream::cpu(1);
   const Tensor t = x.tensor();
-  EXPECT_THROW(adamw(s, t, t, t, y.tensor(), {}, {}), LogicError);
-  EXPECT_THROW(adamw(s, t, t, t, t, h.tensor(), {}), LogicError);
-  EXPECT_THROW(adamw(s, t, t, t, t, {}, {.bias_correction1 = 0}), LogicError);
+  EXPECT_THROW(adamw(s, t, {}, t, t, y.tensor(), {}), LogicError);
+  EXPECT_THROW(adamw(s, t, rest.tensor(), t, t, t, {}), LogicError);
+  EXPECT_THROW(adamw(s, h.tensor(), {}, t, t, t, {}), LogicError);
+  EXPECT_THROW(adamw(s, h.tensor(), long_rest.tensor(), t, t, t, {}), LogicError);
+  EXPECT_THROW(adamw(s, t, {}, t, t, t, {.bias_correction1 = 0}), LogicError);
 }
 
 }  // namespace
