@@ -14,12 +14,13 @@ void swiglu_forward(Stream& stream, Tensor y, Tensor gate_up) {
   JAMBA_DISPATCH(swiglu_forward, stream, y, gate_up);
 }
 
-void swiglu_backward(Stream& stream, Tensor dgate_up, Tensor dy, Tensor gate_up) {
+void swiglu_backward(Stream& stream, Tensor dgate_up, Tensor y, Tensor dy, Tensor gate_up) {
   expect_float_tensor("dy", dy, {-1, -1});
+  expect_tensor("y", y, dy.dtype(), {dy.dim(0), dy.dim(1)});
   expect_tensor("gate_up", gate_up, dy.dtype(), {dy.dim(0), 2 * dy.dim(1)});
   expect_tensor("dgate_up", dgate_up, dy.dtype(), {dy.dim(0), 2 * dy.dim(1)});
   ProfileScope scope(stream.profile(), Part::rest);
-  JAMBA_DISPATCH(swiglu_backward, stream, dgate_up, dy, gate_up);
+  JAMBA_DISPATCH(swiglu_backward, stream, dgate_up, y, dy, gate_up);
 }
 
 }  // namespace jamba

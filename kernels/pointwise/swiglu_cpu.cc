@@ -25,14 +25,16 @@ void forward_row(T* y, const T* gate, const T* up, std::int64_t ffn) {
   });
 }
 
-/// dgate and dup may be gate and up: every element is read before it is written.
+/// dgate, dup and y may be gate, up and dy: every element is read before it is written.
 template <class T>
-void backward_row(T* dgate, T* dup, const T* dy, const T* gate, const T* up, std::int64_t ffn) {
+void backward_row(T* dgate, T* dup, T* y, const T* dy, const T* gate, const T* up,
+                  std::int64_t ffn) {
   for_lanes(ffn, [&](std::int64_t i, std::int64_t n) HWY_ATTR {
     const VF g = load_n(gate + i, n), u = load_n(up + i, n), d = load_n(dy + i, n);
-    const VF s = sigmoid(g);
+    const VF s = sigmoid(g), silu_g = hn::Mul(g, s);
     store_n(hn::Mul(hn::Mul(d, u), silu_derivative(g, s)), dgate + i, n);
-    store_n(hn::Mul(d, hn::Mul(g, s)), dup + i, n);
+    store_n(hn::Mul(d, silu_g), dup + i, n);
+    store_n(hn::Mul(silu_g, u), y + i, n);
   });
 }
 
@@ -50,7 +52,7 @@ void forward(Stream& stream, Tensor y, Tensor gate_up) {
   });
 }
 
-void backward(Stream& stream, Tensor dgate_up, Tensor dy, Tensor gate_up) {
+void backward(Stream& stream, Tensor dgate_up, Tensor y, Tensor dy, Tensor gate_up) {
   const std::int64_t rows = dy.dim(0), ffn = dy.dim(1);
   visit_float(dy.dtype(), [&]<class T>(T) {
     T* to = dgate_up.ptr<T>();
@@ -59,7 +61,8 @@ void backward(Stream& stream, Tensor dgate_up, Tensor dy, Tensor gate_up) {
     parallel_blocks(stream, rows, rows_per_block(ffn), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
         const std::int64_t at = r * 2 * ffn;
-        backward_row(to + at, to + at + ffn, gradient + r * ffn, from + at, from + at + ffn, ffn);
+        backward_row(to + at, to + at + ffn, y.ptr<T>() + r * ffn, gradient + r * ffn, from + at,
+                     from + at + ffn, ffn);
       }
     });
   });
@@ -80,8 +83,8 @@ void swiglu_forward(Stream& stream, Tensor y, Tensor gate_up) {
   HWY_DYNAMIC_DISPATCH(forward)(stream, y, gate_up);
 }
 
-void swiglu_backward(Stream& stream, Tensor dgate_up, Tensor dy, Tensor gate_up) {
-  HWY_DYNAMIC_DISPATCH(backward)(stream, dgate_up, dy, gate_up);
+void swiglu_backward(Stream& stream, Tensor dgate_up, Tensor y, Tensor dy, Tensor gate_up) {
+  HWY_DYNAMIC_DISPATCH(backward)(stream, dgate_up, y, dy, gate_up);
 }
 
 }  // namespace jamba::cpu

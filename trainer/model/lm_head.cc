@@ -9,8 +9,9 @@ namespace jamba {
 
 namespace {
 
-/// Logits that exist at once. Enough rows to keep the matrix product at its full speed.
-constexpr std::int64_t kMaxLogits = std::int64_t{1} << 24;
+/// Logits that exist at once, but always enough rows to keep the matrix product at its full speed.
+constexpr std::int64_t kMaxLogits = std::int64_t{1} << 22;
+constexpr std::int64_t kMinRows = 256;
 
 }  // namespace
 
@@ -22,7 +23,7 @@ LmHead::LmHead(const ModelConfig& c, const Parameters& p)
           p.weight(c.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight")) {}
 
 std::int64_t LmHead::chunk_tokens(std::int64_t tokens) const {
-  const std::int64_t most = std::max<std::int64_t>(kMaxLogits / vocab_size_, 64);
+  const std::int64_t most = std::max(kMaxLogits / vocab_size_, kMinRows);
   const std::int64_t num_chunks = (tokens + most - 1) / most;
   return num_chunks == 0 ? 1 : (tokens + num_chunks - 1) / num_chunks;
 }

@@ -21,12 +21,10 @@ void Mlp::forward(const Context& ctx, Tensor y, Tensor x, Saved& saved) const {
 void Mlp::backward(const Context& ctx, Tensor dx, Tensor dy, Tensor x, const Saved& saved) const {
   const std::int64_t tokens = dy.rows(), ffn = down_.value.cols();
   ArenaScope scope(ctx.scratch);
-  const Tensor act = ctx.temporary(dy.dtype(), {tokens, ffn});
-  const Tensor dact = ctx.temporary(dy.dtype(), {tokens, ffn});
-  swiglu_forward(ctx.stream, act, saved.gate_up);  // cheaper to redo than to keep
+  const Tensor dact = ctx.temporary(dy.dtype(), {tokens, ffn}), act = dact;
   linear_backward_input(ctx.stream, dact, dy, down_.value);
+  swiglu_backward(ctx.stream, saved.gate_up, act, dact, saved.gate_up);  // both in place
   linear_backward_weight(ctx.stream, down_.grad, dy, act, ctx.weight_gradients);
-  swiglu_backward(ctx.stream, saved.gate_up, dact, saved.gate_up);  // in place: not read again
   linear_backward_input(ctx.stream, dx, saved.gate_up, gate_up_.value);
   linear_backward_weight(ctx.stream, gate_up_.grad, saved.gate_up, x, ctx.weight_gradients);
 }

@@ -111,12 +111,10 @@ void Moe::backward(const Context& ctx, Tensor dx, Tensor dy, Tensor x,
   const Tensor drows = s.rows_out;  // the combine's backward may overwrite its input
   combine_backward(ctx.stream, drows, dweight, dy, s.rows_out, s.row_of_slot, s.weight);
 
-  const Tensor act = ctx.temporary(dy.dtype(), {rows, ffn});
-  const Tensor dact = ctx.temporary(dy.dtype(), {rows, ffn});
-  swiglu_forward(ctx.stream, act, s.gate_up);
+  const Tensor dact = ctx.temporary(dy.dtype(), {rows, ffn}), act = dact;
   grouped_linear_backward_input(ctx.stream, dact, drows, down_.value, offsets);
+  swiglu_backward(ctx.stream, s.gate_up, act, dact, s.gate_up);  // both in place
   grouped_linear_backward_weight(ctx.stream, down_.grad, drows, act, offsets, ctx.weight_gradients);
-  swiglu_backward(ctx.stream, s.gate_up, dact, s.gate_up);
 
   const Tensor rows_in = ctx.temporary(dy.dtype(), {rows, hidden});
   permute_forward(ctx.stream, rows_in, x, s.slot_of_row, top_k_);

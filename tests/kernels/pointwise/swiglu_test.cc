@@ -38,10 +38,17 @@ OpCase swiglu_case(const Dims& d, DType dtype, bool in_place) {
     return std::vector<Values>{y};
   };
   op.forward = [](Stream& s, Arena&, auto in, auto out) { swiglu_forward(s, out[0], in[0]); };
-  op.backward = [in_place](Stream& s, Arena&, auto in, auto, auto dout, auto din) {
-    if (!in_place) return swiglu_backward(s, din[0], dout[0], in[0]);
-    std::memcpy(din[0].raw(), in[0].raw(), static_cast<std::size_t>(in[0].bytes()));
-    swiglu_backward(s, din[0], dout[0], din[0]);
+  op.backward = [in_place](Stream& s, Arena&, auto in, auto out, auto dout, auto din) {
+    const GuardedTensor y(out[0].dtype(), {out[0].dim(0), out[0].dim(1)});
+    if (!in_place) {
+      swiglu_backward(s, din[0], y.tensor(), dout[0], in[0]);
+    } else {
+      std::memcpy(din[0].raw(), in[0].raw(), static_cast<std::size_t>(in[0].bytes()));
+      std::memcpy(y.tensor().raw(), dout[0].raw(), static_cast<std::size_t>(dout[0].bytes()));
+      swiglu_backward(s, din[0], y.tensor(), y.tensor(), din[0]);
+    }
+    EXPECT_TRUE(y.guards_intact());
+    EXPECT_EQ(y.values(), test::to_doubles(out[0]));
   };
   return op;
 }
@@ -61,7 +68,7 @@ TEST(SwiGlu, StaysFiniteForGatesThatSaturate) {
   const GuardedTensor y(DType::f32, {1, 4}), dgate_up(DType::f32, {1, 8});
   Stream stream = Stream::cpu(1);
   swiglu_forward(stream, y.tensor(), gate_up.tensor());
-  swiglu_backward(stream, dgate_up.tensor(), dy.tensor(), gate_up.tensor());
+  swiglu_backward(stream, dgate_up.tensor(), y.tensor(), dy.tensor(), gate_up.tensor());
   const std::vector<double> want = {0, 0, 200, 2e4}, want_gradient = {0, 0, 2, 2, 0, 0, 100, 1e4};
   for (std::size_t i = 0; i < 4; ++i) EXPECT_NEAR(y.values()[i], want[i], 1e-30 + 1e-6 * want[i]);
   for (std::size_t i = 0; i < 8; ++i) {
@@ -73,7 +80,7 @@ TEST(SwiGlu, AcceptsNoRows) {
   const GuardedTensor gate_up(DType::bf16, {0, 6}), y(DType::bf16, {0, 3});
   Stream stream = Stream::cpu(2);
   swiglu_forward(stream, y.tensor(), gate_up.tensor());
-  swiglu_backward(stream, gate_up.tensor(), y.tensor(), gate_up.tensor());
+  swiglu_backward(stream, gate_up.tensor(), y.tensor(), y.tensor(), gate_up.tensor());
   EXPECT_TRUE(y.guards_intact() && gate_up.guards_intact());
 }
 
@@ -81,7 +88,8 @@ TEST(SwiGlu, RejectsAGateOfAnotherWidth) {
   const GuardedTensor gate_up(DType::f32, {2, 4}), y(DType::f32, {2, 3});
   Stream stream = Stream::cpu(1);
   EXPECT_THROW(swiglu_forward(stream, y.tensor(), gate_up.tensor()), LogicError);
-  EXPECT_THROW(swiglu_backward(stream, gate_up.tensor(), y.tensor(), gate_up.tensor()), LogicError);
+  EXPECT_THROW(swiglu_backward(stream, gate_up.tensor(), y.tensor(), y.tensor(), gate_up.tensor()),
+               LogicError);
 }
 
 }  // namespace
