@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <hwy/targets.h>
+
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -157,7 +159,9 @@ double tolerance(const OpCase& op) {
   return bf16 ? op.tolerance_bf16 : op.tolerance_f32;
 }
 
-void check_op(const OpCase& op) {
+namespace {
+
+void check_on_chosen_target(const OpCase& op) {
   const Run one = run(op, 1);
   one.expect_guards(op.name);
   const std::vector<Values> in = reference_inputs(one);
@@ -167,6 +171,17 @@ void check_op(const OpCase& op) {
   for (const int threads : {2, 3}) {
     expect_same_bits(op, one, run(op, threads), fmt::format("1 and {} threads", threads));
   }
+}
+
+}  // namespace
+
+void check_op(const OpCase& op) {
+  for (const std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::GetChosenTarget().Update(target);
+    SCOPED_TRACE(hwy::TargetName(target));
+    check_on_chosen_target(op);
+  }
+  hwy::GetChosenTarget().DeInit();  // back to the best one
 }
 
 }  // namespace jamba::test

@@ -51,7 +51,8 @@ struct OpCase {
   double tolerance_bf16 = 1.6e-2;
 };
 
-/// Runs all checks of one case as GoogleTest expectations:
+/// Runs all checks of one case as GoogleTest expectations, with every instruction set that this
+/// machine has (AVX-512, AVX2, SSE4, SSSE3, scalar):
 ///  - forward equals the reference in double precision;
 ///  - each gradient equals the complex-step derivative of the reference, and accumulates or
 ///    overwrites as stated;
