@@ -59,6 +59,7 @@ class Preparation {
     for (auto& [name, source] : sources_) choose_threshold(source);
     write();
     std::vector<PreparedSource> results;
+    results.reserve(sources_.size());
     for (auto& [name, source] : sources_) results.push_back(std::move(source.result));
     return results;
   }

@@ -47,15 +47,16 @@ EvalRecord::Source Evaluator::run_source(Communicator& comm, Workspace& workspac
     sums[0] += loss.nll;
     sums[1] += loss.targets;
   }
-  std::vector<double> all(static_cast<std::size_t>(2 * comm.size()));
+  const auto ranks = static_cast<std::size_t>(comm.size());
+  std::vector<double> all(2 * ranks);
   comm.all_gather(
       workspace.stream(),
       Tensor(all.data(), DType::u8, {comm.size(), static_cast<std::int64_t>(sizeof sums)}),
       Tensor(sums, DType::u8, {static_cast<std::int64_t>(sizeof sums)}));
   double nll = 0, targets = 0;
-  for (int r = 0; r < comm.size(); ++r) {
-    nll += all[static_cast<std::size_t>(2 * r)];
-    targets += all[static_cast<std::size_t>(2 * r + 1)];
+  for (std::size_t r = 0; r < ranks; ++r) {
+    nll += all[2 * r];
+    targets += all[2 * r + 1];
   }
   return {source.name, targets > 0 ? nll / targets : 0, source.unigram_entropy,
           static_cast<std::int64_t>(targets)};

@@ -2,7 +2,6 @@
 
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 
 #include "kernels/core/errors.h"
@@ -23,12 +22,6 @@ void write_text(const std::string& path, const std::string& text) {
 
 RunLog::RunLog(const RunConfig& config, std::optional<std::int64_t> resumed_step)
     : console_(std::make_unique<Console>(stdout)) {
-  std::error_code error;
-  std::filesystem::create_directories(config.run_dir, error);
-  if (error) {
-    throw CannotCreateError(
-        fmt::format("{}: cannot create the run directory: {}", config.run_dir, error.message()));
-  }
   write_text(config.run_dir + "/config.yaml", to_yaml(config));
   write_text(config.run_dir + "/config.json", to_json(config));
   jsonl_ = std::make_unique<JsonlWriter>(config.run_dir + "/metrics.jsonl");

@@ -16,7 +16,7 @@ class RunLog {
  public:
   /// A log that drops everything.
   RunLog() = default;
-  /// Creates the run directory, and writes config.yaml and config.json into it.
+  /// Writes config.yaml and config.json into the run directory, which is there.
   /// resumed_step: the step that the run continues after; records beyond it are dropped.
   /// Errors: CannotCreateError, IoError.
   RunLog(const RunConfig&, std::optional<std::int64_t> resumed_step);

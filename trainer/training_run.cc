@@ -71,6 +71,7 @@ void TrainingRun::open() {
   peak_gflops_ = config_.train.peak_gflops > 0
                      ? config_.train.peak_gflops
                      : measure_peak_gflops(workspace_.stream(), config_.train.dtype);
+  if (comm_.rank() == 0) directory_.emplace(config_.run_dir);
 }
 
 /// Continues from the newest checkpoint that loads, or starts from the seed if there is none.
@@ -90,6 +91,10 @@ void TrainingRun::resume() {
     }
     first_step_ = found->manifest.info.step;
     saved_step_ = first_step_;
+    for (const std::string& change :
+         config_changes(found->manifest.info.run_config, to_json(config_))) {
+      notes.push_back("changed since the checkpoint: " + change);
+    }
     break;
   }
   if (first_step_ == 0) {
@@ -169,9 +174,13 @@ bool TrainingRun::one_step(std::int64_t step) {
   // The first step after a start also warms caches and arenas: the average begins after it.
   const bool warm = average_step_seconds_ > 0 && step > first_step_ + 1;
   average_step_seconds_ = warm ? 0.9 * average_step_seconds_ + 0.1 * seconds : seconds;
+  std::int64_t memory = peak_memory_bytes();
+  comm_.all_reduce(workspace_.stream(), Tensor(&memory, DType::i64, {1}), ReduceOp::max);
   if (comm_.rank() == 0) {
+    StepRecord record = make_record(outcome, step + 1, seconds);
+    record.peak_memory_bytes = memory;
     const bool last = step + 1 == config_.train.steps;
-    log_->write(make_record(outcome, step + 1, seconds), due(config_.log.every, step + 1) || last);
+    log_->write(record, due(config_.log.every, step + 1) || last);
   }
   if (skipped_in_a_row_ >= config_.train.max_skipped_steps) {
     DivergedError error(fmt::format(
@@ -203,7 +212,6 @@ StepRecord TrainingRun::make_record(const StepOutcome& outcome, std::int64_t ste
   r.peak_gflops = peak_gflops_ * comm_.size();
   r.mfu = model_flops_utilization(train_flops_per_token(config_.model, config_.data.seq_len),
                                   r.tokens_per_second, r.peak_gflops);
-  r.peak_memory_bytes = peak_memory_bytes();
   r.expert_load_max = outcome.expert_load_max;
   r.expert_entropy = outcome.expert_entropy;
   r.skipped_steps = skipped_;

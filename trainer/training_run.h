@@ -9,12 +9,14 @@
 #include "parallel/comm/communicator.h"
 #include "trainer/evaluate.h"
 #include "trainer/run_config.h"
+#include "trainer/run_directory.h"
 #include "trainer/run_log.h"
 #include "trainer/train_step.h"
 
 namespace jamba {
 
 /// Owns the model, optimizer and data of one rank. All ranks construct it and call run() together.
+/// Holds the run directory: another job on it ends with CannotCreateError.
 /// The run directory gets the resolved config, metrics.jsonl, tensorboard/ and checkpoints/; if it
 /// holds checkpoints, the run continues from the newest sound one.
 class TrainingRun {
@@ -44,6 +46,7 @@ class TrainingRun {
   Workspace workspace_;
   const std::atomic<bool>& stop_;
 
+  std::optional<RunDirectory> directory_;  // held by rank 0
   std::unique_ptr<Parameters> parameters_;
   std::unique_ptr<JambaModel> model_;
   std::unique_ptr<AdamWOptimizer> optimizer_;

@@ -1,7 +1,6 @@
 #include "kernels/mamba/causal_conv1d.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "kernels/core/parallel.h"
 #include "kernels/mamba/causal_conv1d_plan.h"

@@ -22,11 +22,11 @@ struct ConvPiece {
 struct ConvPlan {
   std::int64_t seq, inner, step_blocks, panels, rows, num_pieces;
 
-  ConvPlan(std::int64_t batch, std::int64_t seq_, std::int64_t inner_)
-      : seq(seq_),
-        inner(inner_),
-        step_blocks((seq_ + kConvSteps - 1) / kConvSteps),
-        panels((inner_ + kConvChannels - 1) / kConvChannels),
+  ConvPlan(std::int64_t batch, std::int64_t num_steps, std::int64_t num_channels)
+      : seq(num_steps),
+        inner(num_channels),
+        step_blocks((seq + kConvSteps - 1) / kConvSteps),
+        panels((inner + kConvChannels - 1) / kConvChannels),
         rows(batch * step_blocks),
         num_pieces(rows * panels) {}
 

@@ -54,7 +54,7 @@ class Rendezvous {
   void leave(const Call& mine) { meet(mine); }
 
   /// This rank's body has ended; anyone who still waits for it never will see it.
-  void finish(int rank, std::exception_ptr error, const std::string& message) {
+  void finish(int rank, const std::exception_ptr& error, const std::string& message) {
     const std::lock_guard lock(mutex_);
     if (error && !error_) {
       error_ = error;

@@ -82,7 +82,7 @@ void peak(benchmark::State& state) {
   benchmark::DoNotOptimize(values);
 }
 
-enum Product { kForward, kInput, kWeight };
+enum class Product { y, dx, dw };
 
 /// Experts of `rows` rows each; one expert is a plain layer.
 struct Problem {
@@ -109,9 +109,9 @@ void product(benchmark::State& state, const Problem& p, Product which, DType dty
   Stream stream = Stream::cpu(threads);
   const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(p.in * p.out);
   measure(state, flops, threads, [&] {
-    if (which == kForward) {
+    if (which == Product::y) {
       grouped_linear_forward(stream, y.tensor(), x.tensor(), w.tensor(), offsets);
-    } else if (which == kInput) {
+    } else if (which == Product::dx) {
       grouped_linear_backward_input(stream, x.tensor(), y.tensor(), w.tensor(), offsets);
     } else {
       grouped_linear_backward_weight(stream, dw.tensor(), y.tensor(), x.tensor(), offsets);
@@ -127,13 +127,14 @@ void register_all() {
        {Problem{1, 512, 512, 2048}, Problem{1, 1024, 512, 2048}, Problem{1, 1024, 1024, 512},
         Problem{16, 128, 512, 3584}, Problem{16, 128, 1792, 512}, Problem{1, 1, 512, 2048},
         Problem{1, 8, 512, 2048}}) {
-    for (const Product which : {kForward, kInput, kWeight}) {
-      if (p.rows <= 8 && which != kForward) continue;
+    for (const Product which : {Product::y, Product::dx, Product::dw}) {
+      if (p.rows <= 8 && which != Product::y) continue;
       for (const DType dtype : {DType::f32, DType::bf16}) {
         for (const int threads : {1, 2}) {
           const std::string name =
-              fmt::format("{}/{}/experts:{}/rows:{}/in:{}/out:{}/threads:{}", kProducts[which],
-                          dtype_name(dtype), p.experts, p.rows, p.in, p.out, threads);
+              fmt::format("{}/{}/experts:{}/rows:{}/in:{}/out:{}/threads:{}",
+                          kProducts[static_cast<int>(which)], dtype_name(dtype), p.experts, p.rows,
+                          p.in, p.out, threads);
           benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
             product(state, p, which, dtype, threads);
           })->UseRealTime();

@@ -1,7 +1,6 @@
 #include "data/batch.h"
 
 #include <cmath>
-#include <map>
 #include <set>
 
 #include "kernels/core/memory.h"

@@ -1,5 +1,6 @@
 #include "data/hdf5/file.h"
 
+#include <array>
 #include <thread>
 
 #include "tests/data/data_fixture.h"
@@ -157,9 +158,9 @@ TEST(Hdf5File, ReportsAFullDiskAndLeavesNothingBehind) {
 
 TEST(Hdf5File, MayBeUsedFromSeveralThreads) {
   const ScratchDir dir;
-  std::vector<std::thread> threads;
+  std::array<std::thread, 4> threads;
   for (int t = 0; t < 4; ++t) {
-    threads.emplace_back([&dir, t] {
+    threads[static_cast<std::size_t>(t)] = std::thread([&dir, t] {
       for (int i = 0; i < 20; ++i) {
         const std::string path = dir.file(fmt::format("{}-{}.h5", t, i));
         write_example(path);

@@ -13,8 +13,8 @@ namespace jamba {
 namespace {
 
 std::vector<std::int64_t> elements(const Permutation& permutation, std::int64_t size) {
-  std::vector<std::int64_t> all;
-  for (std::int64_t i = 0; i < size; ++i) all.push_back(permutation(i));
+  std::vector<std::int64_t> all(static_cast<std::size_t>(size));
+  for (std::int64_t i = 0; i < size; ++i) all[static_cast<std::size_t>(i)] = permutation(i);
   return all;
 }
 

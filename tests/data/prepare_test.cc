@@ -1,6 +1,5 @@
 #include "data/prepare.h"
 
-#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 

@@ -1,7 +1,6 @@
 #include "data/token_store.h"
 
 #include <cmath>
-#include <functional>
 
 #include "kernels/core/rng.h"
 #include "tests/data/data_fixture.h"

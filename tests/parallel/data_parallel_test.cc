@@ -45,12 +45,12 @@ class RecordingCommunicator final : public Communicator {
 
  private:
   struct Pending final : PendingCollective {
-    explicit Pending(int& num_waits) : num_waits_(num_waits) {}
+    explicit Pending(int& count) : waits(count) {}
     void wait() override {
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
-      ++num_waits_;
+      ++waits;
     }
-    int& num_waits_;
+    int& waits;
   };
 
   int size_;

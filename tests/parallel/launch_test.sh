@@ -79,9 +79,14 @@ done
 expect 65 'one rank exits with 65 while others block' "$launch" -n 3 -- "$helper" exit 65
 expect 75 'one rank aborts with 75 while others block' "$launch" -n 3 -- "$helper" abort 75
 expect 137 'one rank is killed' "$launch" -n 2 -- "$helper" kill
+expect_output '^launch: ended by signal 9 \(KILL\)$'
+# shellcheck disable=SC2016
+expect 0 'output that is no terminal' "$launch" -n 1 -- bash -c 'echo "TERM is $TERM"'
+expect_output '^TERM is dumb$'
 expect 65 'one rank unwinds while others block' "$launch" -n 2 --timeout 20 -- "$helper" throw
 expect_output 'rank without data'
 expect 3 'a program without MPI' "$launch" -n 2 -- sh -c 'exit 3'
+[[ ! -s $directory/output ]] || fail 'mpirun adds to what COMMAND says'
 expect 0 'arguments with spaces' "$launch" -n 1 -- test 'a  b' = 'a  b'
 
 expect 124 'time is over' "$launch" -n 2 --timeout 1 -- "$helper" hang

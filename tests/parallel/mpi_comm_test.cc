@@ -1,8 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <sstream>
-
 #include "parallel/comm/mpi_communicator.h"
 #include "tests/parallel/collective_cases.h"
 #include "tests/support/mpi_main.h"

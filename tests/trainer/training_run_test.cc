@@ -93,6 +93,17 @@ class TrainingRunTest : public testing::Test {
   std::string dir_;
 };
 
+TEST_F(TrainingRunTest, ASecondJobInTheRunDirectoryIsTurnedAway) {
+  std::atomic<bool> stop{false};
+  const RunConfig c = config("shared");
+  {
+    const RunDirectory held(c.run_dir);
+    EXPECT_THROW(train(c, 2, stop), CannotCreateError);
+    EXPECT_FALSE(fs::exists(c.run_dir + "/metrics.jsonl"));
+  }
+  EXPECT_EQ(train(c, 2, stop), ExitCode::ok);
+}
+
 TEST_F(TrainingRunTest, TenAndTenStepsAreTwentyStepsInEveryBit) {
   for (const int ranks : {1, 2}) {
     std::atomic<bool> stop{false};

@@ -5,6 +5,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "trainer/run_config.h"
 
@@ -29,6 +30,10 @@ ModelConfig load_model_config(const std::filesystem::path&);
 
 /// Every key with its value, as a JSON object. Two configs are equal if their JSON is.
 std::string to_json(const RunConfig&);
+
+/// What differs between two configs as to_json gives them, one line a key: "optimizer.lr: 0.001,
+/// was 0.002". Text that is no JSON object counts as a config without keys.
+std::vector<std::string> config_changes(const std::string& before, const std::string& now);
 
 /// Every key with its value, meaning, range and, where given, origin, as YAML that
 /// load_run_config reads back to the same config.

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -13,6 +14,13 @@
 namespace jamba {
 namespace {
 
+/// A terminal that can rewrite a line. mpirun gives its ranks a terminal even when its own output
+/// is a file; scripts/launch says so with TERM=dumb.
+bool shows_progress(std::FILE* out) {
+  const char* term = std::getenv("TERM");
+  return ::isatty(::fileno(out)) == 1 && (term == nullptr || std::strcmp(term, "dumb") != 0);
+}
+
 int terminal_columns(std::FILE* out) {
   winsize size{};
   constexpr int kUsual = 80;
@@ -21,14 +29,11 @@ int terminal_columns(std::FILE* out) {
 
 }  // namespace
 
-Console::Console(std::FILE* out) : out_(out), is_terminal_(::isatty(::fileno(out)) == 1) {}
+Console::Console(std::FILE* out) : out_(out), is_terminal_(shows_progress(out)) {}
 
+// Of a failure here nobody is left to be told.
 Console::~Console() {
-  try {
-    finish();
-  } catch (const IoError&) {
-    // Nothing is left to report it to.
-  }
+  if (bar_columns_ > 0) std::fputs("\n", out_);
 }
 
 void Console::step(const StepRecord& record) {

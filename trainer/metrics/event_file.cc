@@ -61,8 +61,8 @@ class Message {
 };
 
 // Field numbers of event.proto, summary.proto and tensor.proto.
-enum EventField { kWallTime = 1, kStep = 2, kFileVersion = 3, kSummary = 5, kSessionLog = 7 };
-enum ValueField { kTag = 1, kSimpleValue = 2, kTensor = 8, kMetadata = 9 };
+constexpr int kWallTime = 1, kStep = 2, kFileVersion = 3, kSummary = 5, kSessionLog = 7;
+constexpr int kTag = 1, kSimpleValue = 2, kTensor = 8, kMetadata = 9;
 constexpr int kSummaryValue = 1, kSessionStatus = 1, kPluginData = 1, kPluginName = 1;
 constexpr int kTensorDType = 1, kTensorShape = 2, kTensorString = 8, kDataClass = 4;
 constexpr std::uint64_t kSessionStart = 1, kStringDType = 7, kTensorDataClass = 2;

@@ -110,8 +110,8 @@ std::string progress_line(const StepRecord& r, int columns) {
 std::string eval_line(const EvalRecord& record) {
   std::vector<std::string> fields = {fmt::format("eval step {}", record.step)};
   for (const EvalRecord::Source& s : record.sources) {
-    fields.push_back(fmt::format("{} {:.4f} (ppl {}, {:.2f} nats below unigram {:.2f})", s.name,
-                                 s.loss, format_count(std::exp(s.loss)), s.unigram_entropy - s.loss,
+    fields.push_back(fmt::format("{} {:.4f} (ppl {:.4g}, {:.2f} nats below unigram {:.2f})", s.name,
+                                 s.loss, std::exp(s.loss), s.unigram_entropy - s.loss,
                                  s.unigram_entropy));
   }
   fields.push_back(fmt::format("mean {:.4f}", record.mean_loss));

@@ -31,7 +31,7 @@ Doubles document_starts(const AttentionShape& s, std::int64_t length) {
   Doubles starts;
   for (std::int64_t i = 0; i < s.batch * s.seq; ++i) {
     const std::int64_t place = i % s.seq + s.seq_keys - s.seq;
-    starts.push_back(static_cast<double>(place / length * length));
+    starts.push_back(static_cast<double>(place - place % length));
   }
   return starts;
 }

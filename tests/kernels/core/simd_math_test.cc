@@ -86,9 +86,11 @@ std::vector<float> points(float low, float high) {
   for (int i = 0; i <= kSteps; ++i) {
     x.push_back(low + (high - low) * static_cast<float>(i) / static_cast<float>(kSteps));
   }
-  for (float tiny = 1.0f; tiny > 0x1p-100f; tiny *= 0.7f) {
+  float tiny = 1.0f;
+  while (tiny > 0x1p-100f) {
     if (-tiny >= low) x.push_back(-tiny);
     if (tiny <= high) x.push_back(tiny);
+    tiny *= 0.7f;
   }
   return x;
 }

@@ -70,18 +70,18 @@ OpCase linear_case(const Dims& dims, DType dtype, DType result, Write write) {
     }
     return std::vector<Values>{y};
   };
-  op.forward = [](Stream& s, Arena&, auto in_, auto out_) {
-    linear_forward(s, out_[0], in_[0], in_[1]);
+  op.forward = [](Stream& s, Arena&, auto inputs, auto outputs) {
+    linear_forward(s, outputs[0], inputs[0], inputs[1]);
   };
   // The gradient of y has y's dtype, but a product's inputs agree: hand it over in the inputs' own.
-  op.backward = [write, dtype](Stream& s, Arena& scratch, auto in_, auto, auto dout, auto din) {
+  op.backward = [write, dtype](Stream& s, Arena& scratch, auto inputs, auto, auto dout, auto din) {
     Tensor dy = dout[0];
     if (dy.dtype() != dtype) {
       dy = scratch.allocate(dtype, dout[0].dims());
       test::from_doubles(dy, test::to_doubles(dout[0]));
     }
-    linear_backward_input(s, din[0], dy, in_[1], write);
-    linear_backward_weight(s, din[1], dy, in_[0]);
+    linear_backward_input(s, din[0], dy, inputs[1], write);
+    linear_backward_weight(s, din[1], dy, inputs[0]);
   };
   return op;
 }

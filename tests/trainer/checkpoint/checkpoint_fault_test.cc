@@ -15,7 +15,6 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
-#include <mutex>
 
 #include "parallel/comm/thread_group.h"
 #include "tests/trainer/checkpoint/checkpoint_support.h"

@@ -164,5 +164,18 @@ TEST_F(ConfigWriter, EveryRangeOfTheTableIsChecked) {
   EXPECT_GE(checked, 80);
 }
 
+TEST(ConfigChanges, NamesEveryKeyThatDiffers) {
+  RunConfig before, now;
+  EXPECT_TRUE(config_changes(to_json(before), to_json(now)).empty());
+  now.optimizer.lr = 0.25;
+  now.data.sources = {{"wiki", "train.h5", "", 1.0}};
+  const std::vector<std::string> changes = config_changes(to_json(before), to_json(now));
+  EXPECT_THAT(changes, ::testing::Contains(HasSubstr("optimizer.lr: 0.25, was ")));
+  EXPECT_THAT(changes, ::testing::Contains("data.sources.0.name: now \"wiki\""));
+  EXPECT_THAT(config_changes(to_json(now), to_json(before)),
+              ::testing::Contains("data.sources.0.name: gone, was \"wiki\""));
+  EXPECT_FALSE(config_changes("", to_json(now)).empty());
+}
+
 }  // namespace
 }  // namespace jamba

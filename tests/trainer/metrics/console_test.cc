@@ -52,7 +52,9 @@ TEST_F(ConsoleFile, ThatIsFullIsAnError) {
 /// A pseudo-terminal: what is written to out() can be read back.
 class Terminal {
  public:
-  explicit Terminal(int columns) : master_(::posix_openpt(O_RDWR | O_NOCTTY)) {
+  explicit Terminal(int columns, const char* term = "xterm")
+      : master_(::posix_openpt(O_RDWR | O_NOCTTY)) {
+    ::setenv("TERM", term, 1);
     if (master_ < 0 || ::grantpt(master_) != 0 || ::unlockpt(master_) != 0) {
       throw std::runtime_error("no pseudo-terminal");
     }
@@ -111,6 +113,13 @@ TEST(ConsoleTerminal, PrintsOtherLinesInPlaceOfTheBar) {
   EXPECT_EQ(terminal.read(), fmt::format("\r{:39}\r{}\n", "", eval_line(sample_eval(1))));
   console.message("saved");
   EXPECT_EQ(terminal.read(), "saved\n");
+}
+
+TEST(ConsoleTerminal, PrintsLinesOnADumbOne) {
+  const Terminal terminal(80, "dumb");
+  Console console(terminal.out());
+  console.step(sample_step(1));
+  EXPECT_EQ(terminal.read(), step_line(sample_step(1)) + "\n");
 }
 
 TEST(ConsoleTerminal, LeavesTheBarOnItsOwnLineWhenItGoes) {

@@ -103,8 +103,8 @@ TEST(ProgressLine, IsFullAtTheEndOnlyAndEmptyWithoutASize) {
 
 TEST(EvalLine, TellsEachSourceAndTheMean) {
   EXPECT_EQ(eval_line(sample_eval(1200)),
-            "eval step 1200 | wiki 3.5000 (ppl 33, 3.25 nats below unigram 6.75) | "
-            "plays 4.2500 (ppl 70, 2.25 nats below unigram 6.50) | mean 3.8750");
+            "eval step 1200 | wiki 3.5000 (ppl 33.12, 3.25 nats below unigram 6.75) | "
+            "plays 4.2500 (ppl 70.11, 2.25 nats below unigram 6.50) | mean 3.8750");
 }
 
 }  // namespace
