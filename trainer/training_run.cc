@@ -1,7 +1,6 @@
 #include "trainer/training_run.h"
 
 #include <chrono>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 

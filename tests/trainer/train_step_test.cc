@@ -6,7 +6,6 @@
 #include <malloc.h>
 
 #include <cmath>
-#include <memory>
 
 #include "parallel/comm/thread_group.h"
 #include "tests/trainer/step_fixture.h"

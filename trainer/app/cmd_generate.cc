@@ -27,7 +27,7 @@ int run(const Options& options) {
   std::cout << options.prompt
             << sample_text(workspace, loaded.model(), loaded.compute_dtype(), *tokenizer,
                            options.prompt, options.sampling)
-            << std::endl;
+            << '\n';
   return 0;
 }
 

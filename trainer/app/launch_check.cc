@@ -13,7 +13,7 @@ void check_launcher(int world_size) {
   // singletons.
   for (const char* variable : {"WORLD_SIZE", "SLURM_NTASKS", "PMI_SIZE"}) {
     const char* value = std::getenv(variable);
-    const int promised = value == nullptr ? 0 : std::atoi(value);
+    const std::int64_t promised = value == nullptr ? 0 : std::strtoll(value, nullptr, 10);
     if (promised <= 1) continue;
     throw ConfigError(fmt::format(
         "{}={} promises {} ranks, but MPI sees 1. Start with scripts/launch -n {} -- jamba train "

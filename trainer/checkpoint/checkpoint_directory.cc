@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
-#include <functional>
 
 #include "kernels/core/errors.h"
 #include "trainer/checkpoint/hash.h"

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "kernels/core/memory.h"
-#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/hf_config.h"
 #include "trainer/checkpoint/hf_names.h"
 #include "trainer/checkpoint/safetensors.h"

@@ -1,7 +1,6 @@
 #include "trainer/checkpoint/manifest.h"
 
 #include <algorithm>
-#include <set>
 #include <string_view>
 
 #include "kernels/core/errors.h"

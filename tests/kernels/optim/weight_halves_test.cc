@@ -4,7 +4,6 @@
 
 #include <bit>
 #include <cmath>
-#include <limits>
 
 #include "kernels/core/rng.h"
 #include "tests/support/tensors.h"

@@ -220,7 +220,7 @@ TEST_F(Tensorboard, NamesFilesInTheOrderThatTheyWereStarted) {
               ::testing::MatchesRegex("events\\.out\\.tfevents\\.[0-9]{10}\\..+"));
   EXPECT_LT(first.path(), second.path());
   // A file from a clock that ran ahead.
-  std::ofstream(file("tb/events.out.tfevents.4000000000.elsewhere"));
+  std::ofstream(file("tb/events.out.tfevents.4000000000.elsewhere")).close();
   const TensorboardWriter third(file("tb"), 6);
   EXPECT_LT(file("tb/events.out.tfevents.4000000000.elsewhere"), third.path());
 }
