@@ -1,4 +1,6 @@
-// GFLOP/s of the linear layers' products, beside what the vector units can do at most.
+// GFLOP/s of the linear layers' products, ours beside oneDNN's, and beside what the vector units
+// can do at most. oneDNN computes one product on all threads, or experts in parallel on one thread
+// each, with sizes that it learns at run time, as experts need them.
 //
 // Both counters are of the fastest repetition. wall_GFLOPS tells the truth on a quiet machine;
 // cpu_GFLOPS divides by CPU seconds and multiplies by the threads, so other programs disturb it
@@ -7,9 +9,11 @@
 
 #include <benchmark/benchmark.h>
 
+#include <omp.h>
 #include <time.h>
 
 #include <algorithm>
+#include <oneapi/dnnl/dnnl.hpp>
 
 #include "kernels/linear/grouped_matmul.h"
 #include "tests/support/tensors.h"
@@ -89,33 +93,108 @@ struct Problem {
   std::int64_t experts, rows, in, out;
 };
 
-void product(benchmark::State& state, const Problem& p, Product which, DType dtype, int threads) {
-  const std::int64_t rows = p.experts * p.rows;
-  const auto filled = [](DType t, const std::vector<std::int64_t>& dims) {
-    test::GuardedTensor tensor(t, dims);
-    visit_float(t, [&]<class T>(T) {
-      T* data = tensor.tensor().ptr<T>();
-      for (std::int64_t i = 0; i < tensor.tensor().numel(); ++i) {
-        data[i] = T(static_cast<float>(i % 251 - 125) / 128.0f);
-      }
-    });
-    return tensor;
-  };
-  const test::GuardedTensor x = filled(dtype, {rows, p.in}), y = filled(dtype, {rows, p.out});
-  const test::GuardedTensor w = filled(dtype, {p.experts, p.out, p.in});
-  const test::GuardedTensor dw = filled(DType::f32, {p.experts, p.out, p.in});
+test::GuardedTensor filled(DType dtype, const std::vector<std::int64_t>& dims) {
+  test::GuardedTensor tensor(dtype, dims);
+  visit_float(dtype, [&]<class T>(T) {
+    T* data = tensor.tensor().ptr<T>();
+    for (std::int64_t i = 0; i < tensor.tensor().numel(); ++i) {
+      data[i] = T(static_cast<float>(i % 251 - 125) / 128.0f);
+    }
+  });
+  return tensor;
+}
+
+/// The tensors of a problem: y [rows, out] = x [rows, in] w^T, dw += dy^T x with dy in y.
+struct Operands {
+  test::GuardedTensor x, y, w, dw;
+  double flops;
+
+  Operands(const Problem& p, DType dtype)
+      : x(filled(dtype, {p.experts * p.rows, p.in})),
+        y(filled(dtype, {p.experts * p.rows, p.out})),
+        w(filled(dtype, {p.experts, p.out, p.in})),
+        dw(filled(DType::f32, {p.experts, p.out, p.in})),
+        flops(2.0 * static_cast<double>(p.experts * p.rows) * static_cast<double>(p.in * p.out)) {}
+};
+
+void ours(benchmark::State& state, const Problem& p, Product which, DType dtype, int threads) {
+  const Operands o(p, dtype);
   std::vector<std::int64_t> offsets;
   for (std::int64_t e = 0; e <= p.experts; ++e) offsets.push_back(e * p.rows);
   Stream stream = Stream::cpu(threads);
-  const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(p.in * p.out);
-  measure(state, flops, threads, [&] {
+  measure(state, o.flops, threads, [&] {
     if (which == Product::y) {
-      grouped_linear_forward(stream, y.tensor(), x.tensor(), w.tensor(), offsets);
+      grouped_linear_forward(stream, o.y.tensor(), o.x.tensor(), o.w.tensor(), offsets);
     } else if (which == Product::dx) {
-      grouped_linear_backward_input(stream, x.tensor(), y.tensor(), w.tensor(), offsets);
+      grouped_linear_backward_input(stream, o.x.tensor(), o.y.tensor(), o.w.tensor(), offsets);
     } else {
-      grouped_linear_backward_weight(stream, dw.tensor(), y.tensor(), x.tensor(), offsets);
+      grouped_linear_backward_weight(stream, o.dw.tensor(), o.y.tensor(), o.x.tensor(), offsets);
     }
+  });
+}
+
+/// oneDNN's operand [m, k] or its transpose, and where expert e's part begins.
+struct Matrix {
+  dnnl::memory::desc desc;
+  char* data;
+  std::int64_t bytes_an_expert;
+
+  Matrix(const Tensor& t, std::int64_t experts, std::int64_t rows, std::int64_t cols,
+         bool transposed)
+      : desc(transposed ? dnnl::memory::dims{cols, rows} : dnnl::memory::dims{rows, cols},
+             t.dtype() == DType::f32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16,
+             transposed ? dnnl::memory::dims{1, cols} : dnnl::memory::dims{cols, 1}),
+        data(static_cast<char*>(t.raw())),
+        bytes_an_expert(t.bytes() / experts) {}
+  dnnl::memory at(const dnnl::engine& engine, std::int64_t expert) const {
+    return dnnl::memory(desc, engine, data + expert * bytes_an_expert);
+  }
+  /// The same layout, sizes left open.
+  dnnl::memory::desc open() const {
+    constexpr std::int64_t kOpen = DNNL_RUNTIME_DIM_VAL;
+    const bool columns = desc.data.format_desc.blocking.strides[0] == 1;
+    return dnnl::memory::desc(
+        {kOpen, kOpen}, desc.data_type(),
+        columns ? dnnl::memory::dims{1, kOpen} : dnnl::memory::dims{kOpen, 1});
+  }
+};
+
+void onednn(benchmark::State& state, const Problem& p, Product which, DType dtype, int threads) {
+  const Operands o(p, dtype);
+  const auto matrix = [&](const test::GuardedTensor& t, std::int64_t rows, std::int64_t cols,
+                          bool transposed = false) {
+    return Matrix(t.tensor(), p.experts, rows, cols, transposed);
+  };
+  const bool is_y = which == Product::y, is_dw = which == Product::dw;
+  const Matrix a = is_y ? matrix(o.x, p.rows, p.in) : matrix(o.y, p.rows, p.out, is_dw);
+  const Matrix b = is_dw ? matrix(o.x, p.rows, p.in) : matrix(o.w, p.out, p.in, is_y);
+  const Matrix c = is_y ? matrix(o.y, p.rows, p.out)
+                        : (is_dw ? matrix(o.dw, p.out, p.in) : matrix(o.x, p.rows, p.in));
+  const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  dnnl::primitive_attr attributes;
+  if (is_dw) {
+    dnnl::post_ops accumulate;
+    accumulate.append_sum(1.0f);
+    attributes.set_post_ops(accumulate);
+  }
+  dnnl::matmul product;
+  try {
+    product = dnnl::matmul({dnnl::matmul::desc(a.open(), b.open(), c.open()), attributes, engine});
+  } catch (const dnnl::error&) {
+    state.SkipWithError("oneDNN has no such product on this CPU");
+    return;
+  }
+  const auto run = [&](std::int64_t e) {
+    dnnl::stream stream(engine);
+    product.execute(stream, {{DNNL_ARG_SRC, a.at(engine, e)},
+                             {DNNL_ARG_WEIGHTS, b.at(engine, e)},
+                             {DNNL_ARG_DST, c.at(engine, e)}});
+  };
+  omp_set_num_threads(threads);
+  measure(state, o.flops, threads, [&] {
+    if (p.experts == 1) return run(0);
+#pragma omp parallel for schedule(dynamic)
+    for (std::int64_t e = 0; e < p.experts; ++e) run(e);
   });
 }
 
@@ -135,9 +214,12 @@ void register_all() {
               fmt::format("{}/{}/experts:{}/rows:{}/in:{}/out:{}/threads:{}",
                           kProducts[static_cast<int>(which)], dtype_name(dtype), p.experts, p.rows,
                           p.in, p.out, threads);
-          benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
-            product(state, p, which, dtype, threads);
-          })->UseRealTime();
+          for (const auto& [who, run] :
+               {std::pair{"jamba/", &ours}, std::pair{"oneDNN/", &onednn}}) {
+            benchmark::RegisterBenchmark((who + name).c_str(), [=](benchmark::State& state) {
+              run(state, p, which, dtype, threads);
+            })->UseRealTime();
+          }
         }
       }
     }
