@@ -59,8 +59,7 @@ std::string_view nearest(std::string_view typed, std::span<const std::string_vie
   for (const std::string_view candidate : candidates) {
     const std::size_t d = distance(word, candidate);
     const std::size_t longest = std::max(word.size(), candidate.size());
-    const bool near =
-        d < longest && d <= std::max<std::size_t>(2, word.size() / 3) && 2 * d <= longest;
+    const bool near = d <= std::max<std::size_t>(2, word.size() / 3) && 2 * d <= longest;
     if ((near || is_abbreviation(word, candidate)) && d < best_distance) {
       best = candidate;
       best_distance = d;

@@ -131,11 +131,12 @@ TEST_F(ConfigSources, OriginsTellWhereEachKeyStands) {
   write("a.yaml", "eval:\n  every: 5\nmodel:\n  vocab_size: 9\n");
   const auto path = write("run.yaml", "include: a.yaml\n" + kSoundRun);
   ConfigOrigins origins;
-  load_run_config(path, std::vector<std::string>{"train.seed=3"}, 0, &origins);
+  load_run_config(path, std::vector<std::string>{"train.seed=3", "data.seq_len=8"}, 0, &origins);
   EXPECT_EQ(without_directory(origins.at("train.steps")), "run.yaml:15:3");
   EXPECT_EQ(without_directory(origins.at("eval.every")), "a.yaml:2:3");
   EXPECT_EQ(without_directory(origins.at("model.vocab_size")), "run.yaml:4:3");  // the winner
   EXPECT_EQ(origins.at("train.seed"), "override");
+  EXPECT_EQ(origins.at("data.seq_len"), "override");  // which the file has too
   EXPECT_EQ(origins.count("train.threads"), 0u);
 }
 

@@ -36,6 +36,8 @@ TEST(Nearest, IsSilentWhereNothingIsNear) {
   EXPECT_EQ(nearest("lr", {}), "");
   const std::vector<std::string_view> short_words = {"tag"};
   EXPECT_EQ(nearest("dog", short_words), "");  // two letters of three differ
+  EXPECT_EQ(nearest("nx", kKeys), "");         // two letters abbreviate too much
+  EXPECT_EQ(nearest("expts", kKeys), "");      // an abbreviation starts as its word does
 }
 
 }  // namespace
