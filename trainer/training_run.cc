@@ -238,11 +238,13 @@ void TrainingRun::save(std::int64_t step) {
   info.tokenizer_hash = tokenizer_->hash();
   if (config_.data.tokenizer != "bytes")
     info.tokenizer_model = file_content(config_.data.tokenizer);
-  // Data-parallel ranks hold equal copies: one of them writes.
   {
-    const Masters masters(workspace_.stream(), *parameters_);
+    // Data-parallel ranks hold equal copies: one of them writes.
+    std::optional<Masters> masters;
     std::vector<StateSlice> slices;
-    if (comm_.rank() == 0) slices = training_slices(masters, *optimizer_);
+    if (comm_.rank() == 0) {
+      slices = training_slices(masters.emplace(workspace_.stream(), *parameters_), *optimizer_);
+    }
     save_checkpoint(comm_, checkpoint_root(config_.run_dir), info, slices);
   }
   saved_step_ = step;

@@ -1,6 +1,7 @@
 #include "kernels/linear/grouped_matmul.h"
 
 #include "kernels/core/dispatch.h"
+#include "kernels/linear/expect_result.h"
 
 namespace jamba {
 
@@ -21,15 +22,6 @@ void expect_offsets(std::span<const std::int64_t> offsets, std::int64_t experts,
     JAMBA_CHECK(offsets[e - 1] <= offsets[e], "offsets descend at expert {}: {} after {}", e - 1,
                 offsets[e], offsets[e - 1]);
   }
-}
-
-/// A result of inputs in `dtype` holds that or float32.
-void expect_result(const char* what, const Tensor& t, DType dtype,
-                   std::initializer_list<std::int64_t> dims) {
-  expect_float_tensor(what, t, dims);
-  JAMBA_CHECK(t.dtype() == DType::f32 || t.dtype() == dtype,
-              "{} is {}; of inputs in {} it may hold that or float32", what, t.describe(),
-              dtype_name(dtype));
 }
 
 double flops(std::int64_t rows, const Tensor& w) {

@@ -1,6 +1,7 @@
 #include "kernels/linear/matmul.h"
 
 #include "kernels/core/dispatch.h"
+#include "kernels/linear/expect_result.h"
 
 namespace jamba {
 
@@ -14,15 +15,6 @@ namespace {
 
 double flops(std::int64_t tokens, const Tensor& w) {
   return 2.0 * static_cast<double>(tokens) * static_cast<double>(w.numel());
-}
-
-/// A result of inputs in `dtype` holds that or float32.
-void expect_result(const char* what, const Tensor& t, DType dtype,
-                   std::initializer_list<std::int64_t> dims) {
-  expect_float_tensor(what, t, dims);
-  JAMBA_CHECK(t.dtype() == DType::f32 || t.dtype() == dtype,
-              "{} is {}; of inputs in {} it may hold that or float32", what, t.describe(),
-              dtype_name(dtype));
 }
 
 }  // namespace
