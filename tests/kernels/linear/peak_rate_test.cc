@@ -11,6 +11,7 @@
 namespace jamba {
 namespace {
 
+#ifdef NDEBUG  // else our products are too slow to compare with
 /// The best rate of a few products of another shape, by the FLOPs that the operation counts.
 double rate_of_products(Stream& stream) {
   constexpr std::int64_t kSize = 1280;
@@ -34,6 +35,7 @@ TEST(PeakGflops, IsTheRateOfLargeProducts) {
   }
   EXPECT_TRUE(ratio > 0.7 && ratio < 1.4) << ratio;
 }
+#endif
 
 TEST(PeakGflops, RunsInEveryDtypeAndLeavesTheNumberOfThreadsAlone) {
   Stream stream = Stream::cpu(1);
