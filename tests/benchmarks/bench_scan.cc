@@ -78,7 +78,8 @@ class Problem {
     selective_scan_forward(stream, scratch, out_, {}, saved_, inputs_);
   }
   void backward(Stream& stream, Arena& scratch) {
-    selective_scan_backward(stream, scratch, gradients_, out_, dout_, {}, saved_, inputs_);
+    // Over dout, as a Mamba layer has it.
+    selective_scan_backward(stream, scratch, gradients_, dout_, dout_, {}, saved_, inputs_);
   }
 
  private:
