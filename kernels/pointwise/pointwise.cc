@@ -11,7 +11,7 @@ JAMBA_DECLARE_BACKENDS(cast);
 JAMBA_DECLARE_BACKENDS(add);
 JAMBA_DECLARE_BACKENDS(scale);
 JAMBA_DECLARE_BACKENDS(add_scaled);
-JAMBA_DECLARE_BACKENDS(sum_of_squares);
+JAMBA_DECLARE_BACKENDS(add_squares);
 
 namespace {
 
@@ -60,13 +60,16 @@ void add_scaled(Stream& stream, Tensor y, Tensor x, float factor) {
   JAMBA_DISPATCH(add_scaled, stream, y, x, factor);
 }
 
-double sum_of_squares(Stream& stream, Arena& scratch, Tensor x) {
+void add_squares(Stream& stream, Arena& scratch, ExactSum& sum, Tensor x) {
   expect_float("x", x);
   ProfileScope scope(stream.profile(), Part::rest);
-  if (stream.device().kind != DeviceKind::cpu) {
-    throw UnsupportedError("sum_of_squares: this build has no CUDA backend");
-  }
-  return cpu::sum_of_squares(stream, scratch, x);
+  JAMBA_DISPATCH(add_squares, stream, scratch, sum, x);
+}
+
+double sum_of_squares(Stream& stream, Arena& scratch, Tensor x) {
+  ExactSum sum;
+  add_squares(stream, scratch, sum, x);
+  return sum.value();
 }
 
 }  // namespace jamba

@@ -1,4 +1,5 @@
 #pragma once
+#include "kernels/core/exact_sum.h"
 #include "kernels/core/memory.h"
 #include "kernels/core/stream.h"
 
@@ -15,8 +16,15 @@ void scale(Stream&, Tensor x, float factor);
 /// y += factor * x.   Dtypes: float32 or bfloat16, equal.
 void add_scaled(Stream&, Tensor y, Tensor x, float factor);
 
-/// Sum of squares in double; +inf or NaN if any element is not finite.
-/// Determinism: fixed blocks, summed in order, for any thread count.
+/// Elements of x whose squares add_squares rounds to one double.
+inline constexpr std::int64_t kSquaresBlock = 256;
+
+/// Adds the squares of x to `sum`: in double within blocks of kSquaresBlock elements from the start
+/// of x, exactly from there on. So parts of a tensor that are cut at multiples of a block give, on
+/// any rank and in any order, the sum of the whole.   x float32 or bfloat16.
+/// Determinism: bitwise for any thread count. A NaN or infinity in x makes the sum one.
+void add_squares(Stream&, Arena& scratch, ExactSum& sum, Tensor x);
+/// The same sum, of x alone.
 double sum_of_squares(Stream&, Arena& scratch, Tensor x);
 
 }  // namespace jamba

@@ -1,5 +1,6 @@
 #include "kernels/pointwise/pointwise.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/core/parallel.h"
@@ -15,8 +16,9 @@ namespace jamba {
 namespace HWY_NAMESPACE {
 namespace {
 
-/// Elements of one unit of parallel work; also what one partial sum of squares covers.
+/// Elements of one unit of parallel work.
 constexpr std::int64_t kBlock = 16384;
+static_assert(kBlock % kSquaresBlock == 0);
 
 /// y[i] = f(y[i], x[i]) over all elements; y and x of any two floating dtypes.
 template <class F>
@@ -78,20 +80,20 @@ double block_sum_of_squares(const T* x, std::int64_t n) {
   return hn::GetLane(hn::SumOfLanes(dd, hn::Add(low, high)));
 }
 
-double sum_of_squares(Stream& stream, Arena& scratch, Tensor x) {
-  const std::int64_t num_blocks = (x.numel() + kBlock - 1) / kBlock;
+void add_squares(Stream& stream, Arena& scratch, ExactSum& sum, Tensor x) {
+  const std::int64_t num_sums = (x.numel() + kSquaresBlock - 1) / kSquaresBlock;
   ArenaScope scope(scratch);
-  auto* partials = static_cast<double*>(
-      scratch.allocate_bytes(num_blocks * static_cast<std::int64_t>(sizeof(double))));
+  auto* sums = static_cast<double*>(
+      scratch.allocate_bytes(num_sums * static_cast<std::int64_t>(sizeof(double))));
   visit_float(x.dtype(), [&]<class T>(T) {
     const T* from = x.ptr<T>();
     parallel_blocks(stream, x.numel(), kBlock, [&](std::int64_t begin, std::int64_t end) {
-      partials[begin / kBlock] = block_sum_of_squares(from + begin, end - begin);
+      for (std::int64_t i = begin; i < end; i += kSquaresBlock) {
+        sums[i / kSquaresBlock] = block_sum_of_squares(from + i, std::min(kSquaresBlock, end - i));
+      }
     });
   });
-  double sum = 0;
-  for (std::int64_t b = 0; b < num_blocks; ++b) sum += partials[b];
-  return sum;
+  for (std::int64_t i = 0; i < num_sums; ++i) sum.add(sums[i]);
 }
 
 }  // namespace
@@ -106,7 +108,7 @@ HWY_EXPORT(cast);
 HWY_EXPORT(add);
 HWY_EXPORT(scale);
 HWY_EXPORT(add_scaled);
-HWY_EXPORT(sum_of_squares);
+HWY_EXPORT(add_squares);
 
 void zero(Stream& stream, Tensor x) {
   constexpr std::int64_t kBlockBytes = 1 << 16;
@@ -128,8 +130,8 @@ void add_scaled(Stream& stream, Tensor y, Tensor x, float factor) {
   HWY_DYNAMIC_DISPATCH(add_scaled)(stream, y, x, factor);
 }
 
-double sum_of_squares(Stream& stream, Arena& scratch, Tensor x) {
-  return HWY_DYNAMIC_DISPATCH(sum_of_squares)(stream, scratch, x);
+void add_squares(Stream& stream, Arena& scratch, ExactSum& sum, Tensor x) {
+  HWY_DYNAMIC_DISPATCH(add_squares)(stream, scratch, sum, x);
 }
 
 }  // namespace jamba::cpu

@@ -96,7 +96,7 @@ double sum_of_squares_of(const GuardedTensor& x, int threads) {
   return sum_of_squares(stream, scratch, x.tensor());
 }
 
-TEST(Pointwise, SumOfSquaresIsADoubleSumInFixedOrder) {
+TEST(Pointwise, SumOfSquaresIsADoubleSumForAnyThreadCount) {
   for (const DType dtype : kFloats) {
     for (const std::int64_t n : kSizes) {
       const GuardedTensor x = normal(dtype, n, "x");
@@ -107,6 +107,32 @@ TEST(Pointwise, SumOfSquaresIsADoubleSumInFixedOrder) {
       for (const int threads : {1, 2, 3}) EXPECT_EQ(sum_of_squares_of(x, threads), got);
     }
   }
+}
+
+TEST(Pointwise, SquaresOfPartsAddUpToThoseOfTheWholeBitForBit) {
+  const std::int64_t n = 70 * kSquaresBlock + 5;
+  for (const DType dtype : kFloats) {
+    const GuardedTensor x = normal(dtype, n, "x");
+    Stream stream = Stream::cpu(2);
+    Arena scratch;
+    for (const std::int64_t block : {1, 3, 65}) {
+      ExactSum sum;
+      const std::int64_t cut = block * kSquaresBlock;
+      add_squares(stream, scratch, sum, x.tensor().slice(cut, n - cut));
+      add_squares(stream, scratch, sum, x.tensor().slice(0, cut));
+      EXPECT_EQ(sum.value(), sum_of_squares_of(x, 1)) << block;
+    }
+  }
+}
+
+TEST(Pointwise, SumOfSquaresKeepsSmallTermsBesideALargeOne) {
+  // Each of the small blocks is half a unit in the last place of the large one.
+  const std::int64_t n = 9 * kSquaresBlock;
+  std::vector<double> values(n, 0.0);
+  for (std::int64_t i = 0; i < n; i += kSquaresBlock) values[i] = 1;
+  values[4 * kSquaresBlock] = 0.75 * 0x1p27;  // its square is a multiple of 2
+  const double got = sum_of_squares_of(GuardedTensor(DType::f32, {n}, values), 1);
+  EXPECT_EQ(got, 0.5625 * 0x1p54 + 8);
 }
 
 TEST(Pointwise, SumOfSquaresOfLargeFloatsIsFinite) {
