@@ -59,42 +59,41 @@ RowStatistics row_statistics(const T* logits, std::int64_t vocab) {
   return row;
 }
 
-void forward(Stream& stream, Tensor loss, Tensor lse, Tensor logits, Tensor labels) {
+void forward(Stream& stream, Tensor stats, Tensor logits, Tensor labels, std::int64_t first_id) {
   const std::int64_t vocab = logits.cols();
   const std::int32_t* label = labels.ptr<std::int32_t>();
-  float* losses = loss.ptr<float>();
-  float* saved = lse.ptr<float>();
+  float* out = stats.ptr<float>();
   visit_float(logits.dtype(), [&]<class T>(T) {
     const T* all = logits.ptr<T>();
     parallel_blocks(stream, logits.rows(), kTokenBlock, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
         const T* row = all + t * vocab;
         const RowStatistics s = row_statistics(row, vocab);
-        const float log_sum = std::log(s.sum);
-        saved[t] = s.max + log_sum;
-        // max - logit first: it is exact where lse would have rounded the digits away.
-        losses[t] =
-            label[t] == kIgnoreLabel ? 0.0f : s.max - static_cast<float>(row[label[t]]) + log_sum;
+        const std::int64_t column = label[t] - first_id;
+        const bool here = column >= 0 && column < vocab;  // kIgnoreLabel is below every first_id
+        float* to = out + t * kCrossEntropyStats;
+        to[0] = s.max;
+        to[1] = s.sum;
+        to[2] = here ? static_cast<float>(row[column]) : 0.0f;
       }
     });
   });
 }
 
+/// label: a column of this row, or outside it.
 template <class T>
-void backward_row(T* logits, float lse, std::int32_t label, float scale, std::int64_t vocab) {
-  if (label == kIgnoreLabel) {
-    std::fill(logits, logits + vocab, T(0.0f));
-    return;
-  }
-  const float target = scale * std::expm1(static_cast<float>(logits[label]) - lse);
+void backward_row(T* logits, float lse, std::int64_t label, float scale, std::int64_t vocab) {
+  const bool here = label >= 0 && label < vocab;
+  const float target = here ? scale * std::expm1(static_cast<float>(logits[label]) - lse) : 0.0f;
   const VF shift = hn::Set(DF(), lse), factor = hn::Set(DF(), scale);
   for_lanes(vocab, [&](std::int64_t i, std::int64_t n) HWY_ATTR {
     store_n(hn::Mul(factor, exp(hn::Sub(load_n(logits + i, n), shift))), logits + i, n);
   });
-  logits[label] = T(target);
+  if (here) logits[label] = T(target);
 }
 
-void backward(Stream& stream, Tensor logits, Tensor lse, Tensor labels, float scale) {
+void backward(Stream& stream, Tensor logits, Tensor lse, Tensor labels, std::int64_t first_id,
+              float scale) {
   const std::int64_t vocab = logits.cols();
   const std::int32_t* label = labels.ptr<std::int32_t>();
   const float* saved = lse.ptr<float>();
@@ -102,7 +101,12 @@ void backward(Stream& stream, Tensor logits, Tensor lse, Tensor labels, float sc
     T* all = logits.ptr<T>();
     parallel_blocks(stream, logits.rows(), kTokenBlock, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
-        backward_row(all + t * vocab, saved[t], label[t], scale, vocab);
+        T* row = all + t * vocab;
+        if (label[t] == kIgnoreLabel) {
+          std::fill(row, row + vocab, T(0.0f));
+        } else {
+          backward_row(row, saved[t], label[t] - first_id, scale, vocab);
+        }
       }
     });
   });
@@ -132,14 +136,41 @@ void check_labels(Tensor labels, std::int64_t vocab) {
 
 }  // namespace
 
-void cross_entropy_forward(Stream& stream, Tensor loss, Tensor lse, Tensor logits, Tensor labels) {
-  check_labels(labels, logits.cols());
-  HWY_DYNAMIC_DISPATCH(forward)(stream, loss, lse, logits, labels);
+void cross_entropy_forward(Stream& stream, Tensor stats, Tensor logits, Tensor labels,
+                           std::int64_t first_id, std::int64_t vocab_size) {
+  check_labels(labels, vocab_size);
+  HWY_DYNAMIC_DISPATCH(forward)(stream, stats, logits, labels, first_id);
 }
 
-void cross_entropy_backward(Stream& stream, Tensor logits, Tensor lse, Tensor labels, float scale) {
-  check_labels(labels, logits.cols());
-  HWY_DYNAMIC_DISPATCH(backward)(stream, logits, lse, labels, scale);
+void cross_entropy_combine(Stream& stream, Tensor loss, Tensor lse, Tensor stats_of_all,
+                           Tensor labels) {
+  constexpr std::int64_t kBlock = 256;
+  const std::int64_t tokens = labels.numel(), end = stats_of_all.numel();
+  const std::int32_t* label = labels.ptr<std::int32_t>();
+  const float* stats = stats_of_all.ptr<float>();
+  float* losses = loss.ptr<float>();
+  float* saved = lse.ptr<float>();
+  const auto combine = [&](std::int64_t t) {
+    const std::int64_t first = t * kCrossEntropyStats, stride = tokens * kCrossEntropyStats;
+    float max = std::numeric_limits<float>::lowest(), sum = 0, target = 0;
+    for (std::int64_t i = first; i < end; i += stride) max = std::max(max, stats[i]);
+    for (std::int64_t i = first; i < end; i += stride) {
+      sum += stats[i + 1] * std::exp(stats[i] - max);
+      target += stats[i + 2];
+    }
+    const float log_sum = std::log(sum);
+    saved[t] = max + log_sum;
+    // max - target first: it is exact where lse would have rounded the digits away.
+    losses[t] = label[t] == kIgnoreLabel ? 0.0f : max - target + log_sum;
+  };
+  parallel_blocks(stream, tokens, kBlock, [&](std::int64_t begin, std::int64_t last) {
+    for (std::int64_t t = begin; t < last; ++t) combine(t);
+  });
+}
+
+void cross_entropy_backward(Stream& stream, Tensor logits, Tensor lse, Tensor labels,
+                            std::int64_t first_id, float scale) {
+  HWY_DYNAMIC_DISPATCH(backward)(stream, logits, lse, labels, first_id, scale);
 }
 
 }  // namespace jamba::cpu

@@ -13,6 +13,15 @@ namespace {
 constexpr std::int64_t kMaxLogits = std::int64_t{1} << 22;
 constexpr std::int64_t kMinRows = 256;
 
+/// loss and lse of one chunk's logits.
+void token_losses(const Context& ctx, Tensor loss, Tensor lse, Tensor logits, Tensor labels) {
+  ArenaScope scope(ctx.scratch);
+  const std::int64_t tokens = logits.rows();
+  const Tensor stats = ctx.temporary(DType::f32, {tokens, kCrossEntropyStats});
+  cross_entropy_forward(ctx.stream, stats, logits, labels, 0, logits.cols());
+  cross_entropy_combine(ctx.stream, loss, lse, stats.view({1, tokens, kCrossEntropyStats}), labels);
+}
+
 }  // namespace
 
 LmHead::LmHead(const ModelConfig& c, const Parameters& p)
@@ -48,8 +57,7 @@ void LmHead::loss(const Context& ctx, Tensor loss, Tensor x, Tensor labels) cons
   for (std::int64_t t = 0; t < tokens; t += chunk) {
     const std::int64_t n = std::min(chunk, tokens - t);
     linear_forward(ctx.stream, logits.slice(0, n), normed.slice(t, n), projection_.value);
-    cross_entropy_forward(ctx.stream, loss.slice(t, n), lse.slice(t, n), logits.slice(0, n),
-                          labels.slice(t, n));
+    token_losses(ctx, loss.slice(t, n), lse.slice(t, n), logits.slice(0, n), labels.slice(t, n));
   }
 }
 
@@ -67,8 +75,8 @@ void LmHead::loss_and_gradient(const Context& ctx, Tensor loss, Tensor dx, Tenso
     const std::int64_t n = std::min(chunk, tokens - t);
     const Tensor logits = chunk_logits.slice(0, n), chunk_labels = labels.slice(t, n);
     linear_forward(ctx.stream, logits, normed.slice(t, n), projection_.value);
-    cross_entropy_forward(ctx.stream, loss.slice(t, n), lse.slice(t, n), logits, chunk_labels);
-    cross_entropy_backward(ctx.stream, logits, lse.slice(t, n), chunk_labels, scale);
+    token_losses(ctx, loss.slice(t, n), lse.slice(t, n), logits, chunk_labels);
+    cross_entropy_backward(ctx.stream, logits, lse.slice(t, n), chunk_labels, 0, scale);
     linear_backward_input(ctx.stream, dnormed.slice(t, n), logits, projection_.value);
     linear_backward_weight(ctx.stream, projection_.grad, logits, normed.slice(t, n),
                            t == 0 ? ctx.weight_gradients : Write::accumulate);

@@ -37,11 +37,48 @@ std::vector<Values> reference(const std::vector<Values>& in, const Dims& d) {
 /// Backward takes one scale for all tokens; the losses' gradients are therefore all equal to it.
 constexpr float kScale = 0.25f;
 
+/// Where each rank's columns begin, and where the last one's end.
+using Edges = std::vector<std::int64_t>;
+
+/// Copies columns [begin, begin + part.cols()) of `whole` to `part`, or back.
+void copy_columns(Tensor part, Tensor whole, std::int64_t begin, bool back = false) {
+  const std::int64_t size = dtype_bytes(whole.dtype()), bytes = part.cols() * size;
+  for (std::int64_t t = 0; t < whole.rows(); ++t) {
+    char* in_part = static_cast<char*>(part.raw()) + t * bytes;
+    char* in_whole = static_cast<char*>(whole.raw()) + (t * whole.cols() + begin) * size;
+    std::copy_n(back ? in_part : in_whole, bytes, back ? in_whole : in_part);
+  }
+}
+
+/// Forward of ranks that hold the columns between edges; edges.back() is the vocabulary's size.
+void forward_in_parts(Stream& stream, Arena& arena, Tensor loss, Tensor lse, Tensor logits,
+                      Tensor labels, const Edges& edges) {
+  const auto ranks = static_cast<std::int64_t>(edges.size()) - 1;
+  const Tensor stats = arena.allocate(DType::f32, {ranks, logits.rows(), kCrossEntropyStats});
+  for (std::int64_t r = 0; r < ranks; ++r) {
+    const Tensor part = arena.allocate(logits.dtype(), {logits.rows(), edges[r + 1] - edges[r]});
+    copy_columns(part, logits, edges[r]);
+    cross_entropy_forward(stream, stats.slice(r, 1).view({logits.rows(), kCrossEntropyStats}), part,
+                          labels, edges[r], edges.back());
+  }
+  cross_entropy_combine(stream, loss, lse, stats, labels);
+}
+
+void backward_in_parts(Stream& stream, Arena& arena, Tensor logits, Tensor lse, Tensor labels,
+                       const Edges& edges, float scale) {
+  for (std::size_t r = 0; r + 1 < edges.size(); ++r) {
+    const Tensor part = arena.allocate(logits.dtype(), {logits.rows(), edges[r + 1] - edges[r]});
+    copy_columns(part, logits, edges[r]);
+    cross_entropy_backward(stream, part, lse, labels, edges[r], scale);
+    copy_columns(part, logits, edges[r], true);
+  }
+}
+
 /// The case's loss is kScale * sum over tokens: one output, its gradient 1 by construction.
-OpCase cross_entropy_case(const Dims& d, DType dtype, double spread) {
+OpCase cross_entropy_case(const Dims& d, DType dtype, double spread, const Edges& edges) {
   OpCase op;
-  op.name =
-      fmt::format("cross_entropy {} [{}, {}] * {}", dtype_name(dtype), d.tokens, d.vocab, spread);
+  op.name = fmt::format("cross_entropy {} [{}, {}] * {}, cut at {}", dtype_name(dtype), d.tokens,
+                        d.vocab, spread, fmt::join(edges, ", "));
   op.inputs = {{.name = "logits",
                 .dtype = dtype,
                 .dims = {d.tokens, d.vocab},
@@ -56,15 +93,15 @@ OpCase cross_entropy_case(const Dims& d, DType dtype, double spread) {
   op.outputs = {{.name = "loss", .dims = {d.tokens}},
                 {.name = "lse", .dims = {d.tokens}, .differentiable = false}};
   op.reference = [d](const std::vector<Values>& in) { return reference(in, d); };
-  op.forward = [](Stream& s, Arena&, auto in, auto out) {
-    cross_entropy_forward(s, out[0], out[1], in[0], in[1]);
+  op.forward = [edges](Stream& s, Arena& arena, auto in, auto out) {
+    forward_in_parts(s, arena, out[0], out[1], in[0], in[1], edges);
   };
-  op.backward = [](Stream& s, Arena&, auto in, auto out, auto dout, auto din) {
+  op.backward = [edges](Stream& s, Arena& arena, auto in, auto out, auto dout, auto din) {
     // One token at a time, so that each has the scale of its loss's gradient.
     std::copy_n(static_cast<char*>(in[0].raw()), in[0].bytes(), static_cast<char*>(din[0].raw()));
     for (std::int64_t t = 0; t < in[0].rows(); ++t) {
-      cross_entropy_backward(s, din[0].slice(t, 1), out[1].slice(t, 1), in[1].slice(t, 1),
-                             dout[0].template ptr<float>()[t]);
+      backward_in_parts(s, arena, din[0].slice(t, 1), out[1].slice(t, 1), in[1].slice(t, 1), edges,
+                        dout[0].template ptr<float>()[t]);
     }
   };
   return op;
@@ -75,24 +112,58 @@ struct Result {
 };
 
 Result run(const std::vector<double>& logits, const std::vector<double>& labels,
-           int num_threads = 1) {
+           int num_threads = 1, Edges cuts = {}) {
   const auto tokens = static_cast<std::int64_t>(labels.size());
   const auto vocab = static_cast<std::int64_t>(logits.size()) / tokens;
   const GuardedTensor x(DType::f32, {tokens, vocab}, logits);
   const GuardedTensor y(DType::i32, {tokens}, labels);
   const GuardedTensor loss(DType::f32, {tokens}), lse(DType::f32, {tokens});
+  cuts.insert(cuts.begin(), 0);
+  cuts.push_back(vocab);
   Stream stream = Stream::cpu(num_threads);
-  cross_entropy_forward(stream, loss.tensor(), lse.tensor(), x.tensor(), y.tensor());
-  cross_entropy_backward(stream, x.tensor(), lse.tensor(), y.tensor(), kScale);
+  Arena arena;
+  forward_in_parts(stream, arena, loss.tensor(), lse.tensor(), x.tensor(), y.tensor(), cuts);
+  backward_in_parts(stream, arena, x.tensor(), lse.tensor(), y.tensor(), cuts, kScale);
   return {loss.values(), lse.values(), x.values()};
 }
 
 TEST(CrossEntropy, MatchesReferenceForwardAndBackward) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    check_op(cross_entropy_case({1, 1}, dtype, 1));
-    check_op(cross_entropy_case({5, 13}, dtype, 1));
-    check_op(cross_entropy_case({3, 32}, dtype, 5));
+    check_op(cross_entropy_case({1, 1}, dtype, 1, {0, 1}));
+    check_op(cross_entropy_case({5, 13}, dtype, 1, {0, 13}));
+    check_op(cross_entropy_case({3, 32}, dtype, 5, {0, 32}));
   }
+}
+
+TEST(CrossEntropy, MatchesReferenceOverRanksThatShareTheVocabulary) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    check_op(cross_entropy_case({5, 13}, dtype, 1, {0, 6, 13}));
+    check_op(cross_entropy_case({5, 13}, dtype, 5, {0, 0, 1, 9, 13, 13}));  // two without a column
+    check_op(cross_entropy_case({3, 64}, dtype, 20, {0, 16, 32, 48, 64}));
+  }
+}
+
+/// The bits of one rank, wherever the sums of exponentials happen to be exact.
+TEST(CrossEntropy, ReadsTheLabelFromItsOwnerAlone) {
+  const std::vector<double> logits = {1, 1, 1, 1};
+  const Result whole = run(logits, {3});
+  for (const Edges& cuts : {Edges{1}, {3}, {0}, {4}, {1, 2, 3}}) {
+    const Result got = run(logits, {3}, 1, cuts);
+    EXPECT_EQ(got.loss, whole.loss);
+    EXPECT_EQ(got.lse, whole.lse);
+    EXPECT_EQ(got.gradient, whole.gradient);
+  }
+}
+
+TEST(CrossEntropy, RoundsTheLossOfOneRankOnce) {
+  const GuardedTensor stats(DType::f32, {1, 2, 3}, {1e4, 1.25, 9999.5, 1e4, 1.25, 0});
+  const GuardedTensor labels(DType::i32, {2}, {0, kIgnoreLabel});
+  const GuardedTensor loss(DType::f32, {2}), lse(DType::f32, {2});
+  Stream stream = Stream::cpu(1);
+  cross_entropy_combine(stream, loss.tensor(), lse.tensor(), stats.tensor(), labels.tensor());
+  const float log_sum = std::log(1.25f);
+  EXPECT_EQ(loss.values(), (std::vector<double>{0.5f + log_sum, 0}));
+  EXPECT_EQ(lse.values(), std::vector<double>(2, 1e4f + log_sum));
 }
 
 TEST(CrossEntropy, MatchesReferenceBeyondOneChunkOfTheVocabulary) {
@@ -131,6 +202,8 @@ TEST(CrossEntropy, IsExactForLogitsOfTenThousand) {
   // log(1 + e^-0.5) survives next to 1e4, whose float32 neighbours are 1e-3 apart.
   const Result got = run({1e4, 1e4 - 0.5, -1e4}, {1});
   EXPECT_TRUE(std::abs(got.loss[0] - (0.5 + std::log1p(std::exp(-0.5)))) <= 1e-6);
+  const Result negative = run({-1e4, -1e4 - 0.5, -2e4}, {1}, 1, {2, 2});
+  EXPECT_TRUE(std::abs(negative.loss[0] - got.loss[0]) <= 1e-6);
   const Result far = run({1e4, -1e4}, {1});
   EXPECT_EQ(far.loss[0], 2e4);
   EXPECT_EQ(far.gradient, (std::vector<double>{kScale, -kScale}));
@@ -154,6 +227,7 @@ TEST(CrossEntropy, NeverHidesANan) {
     const Result got = run(logits, {3});
     EXPECT_TRUE(std::isnan(got.loss[0])) << place;
     EXPECT_TRUE(std::isnan(got.gradient[3])) << place;
+    EXPECT_TRUE(std::isnan(run(logits, {3}, 1, {9, 18}).loss[0])) << place;
   }
   EXPECT_TRUE(std::isnan(run({1, INFINITY, 2}, {0}).loss[0]));
 }
@@ -163,11 +237,17 @@ TEST(CrossEntropy, RejectsLabelsOutsideTheVocabulary) {
     EXPECT_THROW(run({1, 2, 3}, {label}), LogicError) << label;
   }
   const GuardedTensor logits(DType::f32, {1, 3}, {1, 2, 3}), lse(DType::f32, {1}, {0.0});
-  const GuardedTensor labels(DType::i32, {1}, {3.0}), two(DType::i32, {2}, {0.0, 0.0});
+  const GuardedTensor stats(DType::f32, {1, 3}), two(DType::i32, {2}, {0.0, 0.0});
+  const GuardedTensor label(DType::i32, {1}, {0.0});
   Stream stream = Stream::cpu(1);
-  EXPECT_THROW(cross_entropy_backward(stream, logits.tensor(), lse.tensor(), labels.tensor(), 1),
-               LogicError);
-  EXPECT_THROW(cross_entropy_backward(stream, logits.tensor(), lse.tensor(), two.tensor(), 1),
+  const auto forward = [&](std::int64_t first_id, std::int64_t vocab_size) {
+    cross_entropy_forward(stream, stats.tensor(), logits.tensor(), label.tensor(), first_id,
+                          vocab_size);
+  };
+  EXPECT_NO_THROW(forward(2, 5));
+  EXPECT_THROW(forward(3, 5), LogicError);
+  EXPECT_THROW(forward(-1, 5), LogicError);
+  EXPECT_THROW(cross_entropy_backward(stream, logits.tensor(), lse.tensor(), two.tensor(), 0, 1),
                LogicError);
 }
 
