@@ -64,7 +64,8 @@ void JambaModel::forward(const Context& ctx, const Microbatch& batch,
   for (Tensor& hidden : saved.hidden) {
     hidden = ctx.activation(parameters_.compute_dtype(), {tokens, config_.hidden_size});
   }
-  embedding_forward(ctx.stream, saved.hidden[0], batch.ids.view({tokens}), embedding_.value);
+  embedding_forward(ctx.stream, saved.hidden[0], batch.ids.view({tokens}), embedding_.value, 0,
+                    config_.vocab_size);
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     const Arena::Mark mark = ctx.activations.mark();
     run_block(ctx, batch, layer, noise, saved.hidden[layer + 1], saved);
@@ -198,8 +199,8 @@ void JambaModel::backward(const Context& ctx, const Microbatch& batch, const Los
     if (recomputation == Recomputation::on) ctx.activations.release(mark);
     on_ready(blocks_[layer].parameters_begin());
   }
-  embedding_backward(ctx.stream, embedding_.grad, dx, batch.ids.view({s.tokens()}),
-                     config_.pad_token_id);
+  embedding_backward(ctx.stream, ctx.scratch, embedding_.grad, dx, batch.ids.view({s.tokens()}), 0,
+                     config_.vocab_size, config_.pad_token_id);
   on_ready(0);
 }
 
@@ -236,7 +237,8 @@ void JambaModel::infer(const Context& ctx, Tensor logits, const Microbatch& batc
     return ctx.activation(parameters_.compute_dtype(), {tokens, config_.hidden_size});
   };
   Tensor x = hidden();
-  embedding_forward(ctx.stream, x, batch.ids.view({tokens}), embedding_.value);
+  embedding_forward(ctx.stream, x, batch.ids.view({tokens}), embedding_.value, 0,
+                    config_.vocab_size);
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     const Tensor y = hidden();
     blocks_[layer].infer(ctx, batch.sequences, y, x, states[layer]);

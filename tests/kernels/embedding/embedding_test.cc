@@ -12,20 +12,23 @@ using test::GuardedTensor;
 using test::OpCase;
 using test::Values;
 
+/// A rank's rows [first, first + rows) of a table of vocab rows; rows < 0: all.
 struct Dims {
   std::int64_t tokens, vocab, model;
+  std::int64_t first = 0, rows = -1;
 };
 
 constexpr std::int64_t kNoPadding = -1;
 
-OpCase embedding_case(const Dims& d, DType dtype) {
+OpCase embedding_case(Dims d, DType dtype) {
+  if (d.rows < 0) d.rows = d.vocab;
   OpCase op;
-  op.name =
-      fmt::format("embedding {} [{} of {}, {}]", dtype_name(dtype), d.tokens, d.vocab, d.model);
+  op.name = fmt::format("embedding {} [{} of {}, {}], rows {} + {}", dtype_name(dtype), d.tokens,
+                        d.vocab, d.model, d.first, d.rows);
   op.inputs = {{.name = "table",
                 .dtype = dtype,
-                .dims = {d.vocab, d.model},
-                .values = test::normal_values(d.vocab * d.model, 1, "table"),
+                .dims = {d.rows, d.model},
+                .values = test::normal_values(d.rows * d.model, 1, "table"),
                 .gradient_accumulates = true},
                {.name = "ids",
                 .dtype = DType::i32,
@@ -36,16 +39,19 @@ OpCase embedding_case(const Dims& d, DType dtype) {
   op.reference = [d](const std::vector<Values>& in) {
     Values y;
     for (std::int64_t t = 0; t < d.tokens; ++t) {
-      const auto id = static_cast<std::int64_t>(in[1][t].real());
-      for (std::int64_t i = 0; i < d.model; ++i) y.push_back(in[0][id * d.model + i]);
+      const auto row = static_cast<std::int64_t>(in[1][t].real()) - d.first;
+      const bool here = row >= 0 && row < d.rows;
+      for (std::int64_t i = 0; i < d.model; ++i) {
+        y.push_back(here ? in[0][row * d.model + i] : 0);
+      }
     }
     return std::vector<Values>{y};
   };
-  op.forward = [](Stream& s, Arena&, auto in, auto out) {
-    embedding_forward(s, out[0], in[1], in[0]);
+  op.forward = [d](Stream& s, Arena&, auto in, auto out) {
+    embedding_forward(s, out[0], in[1], in[0], d.first, d.vocab);
   };
-  op.backward = [](Stream& s, Arena&, auto in, auto, auto dout, auto din) {
-    embedding_backward(s, din[0], dout[0], in[1], kNoPadding);
+  op.backward = [d](Stream& s, Arena& arena, auto in, auto, auto dout, auto din) {
+    embedding_backward(s, arena, din[0], dout[0], in[1], d.first, d.vocab, kNoPadding);
   };
   return op;
 }
@@ -56,6 +62,24 @@ TEST(Embedding, MatchesReferenceForwardAndBackward) {
     check_op(embedding_case({40, 7, 19}, dtype));  // every id several times
     check_op(embedding_case({9, 30, 67}, dtype));
   }
+}
+
+TEST(Embedding, SkipsIdsOfOtherRanks) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    check_op(embedding_case({40, 7, 19, 0, 3}, dtype));
+    check_op(embedding_case({40, 7, 19, 3, 4}, dtype));
+    check_op(embedding_case({40, 7, 19, 2, 1}, dtype));
+    check_op(embedding_case({5, 7, 3, 7, 0}, dtype));
+  }
+}
+
+/// Backward of all of dtable's rows.
+void backward(Stream& stream, const GuardedTensor& dtable, const GuardedTensor& dy,
+              const GuardedTensor& ids, std::int64_t padding_id = kNoPadding) {
+  Arena scratch;
+  scratch.set_poison(true);
+  embedding_backward(stream, scratch, dtable.tensor(), dy.tensor(), ids.tensor(), 0,
+                     dtable.tensor().dim(0), padding_id);
 }
 
 TEST(Embedding, AddsTokensInOrderOnAnyNumberOfThreads) {
@@ -69,9 +93,38 @@ TEST(Embedding, AddsTokensInOrderOnAnyNumberOfThreads) {
     const GuardedTensor d(DType::f32, {3, 40}, dy);
     const GuardedTensor dtable(DType::f32, {2, 40}, std::vector<double>(80, 0.0));
     Stream stream = Stream::cpu(threads);
-    embedding_backward(stream, dtable.tensor(), d.tensor(), ids.tensor(), kNoPadding);
+    backward(stream, dtable, d, ids);
     const std::vector<double> got = dtable.values();
     for (int i = 0; i < 40; ++i) EXPECT_EQ(got[40 + i], kBig + 2) << i;
+  }
+}
+
+TEST(Embedding, RoundsTheSumOfARowBeforeItAddsIt) {
+  // Added one by one, the ones would vanish beside what the row holds.
+  constexpr double kBig = 16777216;
+  const GuardedTensor ids(DType::i32, {4}, {1, 0, 1, 2}), dy(DType::f32, {4, 1}, {1, 5, 1, 7});
+  const GuardedTensor dtable(DType::f32, {3, 1}, {kBig, kBig, 0});
+  Stream stream = Stream::cpu(1);
+  backward(stream, dtable, dy, ids);
+  EXPECT_EQ(dtable.values(), (std::vector<double>{kBig + 4, kBig + 2, 7}));
+}
+
+/// What earlier calls left in the scratch memory must not pass for this call's tokens.
+TEST(Embedding, ReusesScratchOfOtherIds) {
+  Stream stream = Stream::cpu(1);
+  Arena scratch;
+  const auto gradient = [&](Arena& arena, std::uint64_t seed) {
+    const GuardedTensor ids(DType::i32, {50}, test::integer_values(50, seed, "ids", 0, 20));
+    const GuardedTensor dy(DType::f32, {50, 3}, test::normal_values(150, seed, "dy"));
+    const GuardedTensor dtable(DType::f32, {20, 3}, std::vector<double>(60, 0.0));
+    embedding_backward(stream, arena, dtable.tensor(), dy.tensor(), ids.tensor(), 0, 20,
+                       kNoPadding);
+    return dtable.values();
+  };
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    Arena fresh;
+    fresh.set_poison(true);
+    EXPECT_EQ(gradient(scratch, seed), gradient(fresh, seed)) << seed;
   }
 }
 
@@ -80,7 +133,7 @@ TEST(Embedding, GivesThePaddingRowNoGradient) {
   const GuardedTensor dy(DType::f32, {3, 2}, {1, 2, 3, 4, 5, 6});
   const GuardedTensor dtable(DType::f32, {3, 2}, {10, 10, 10, 10, 10, 10});
   Stream stream = Stream::cpu(2);
-  embedding_backward(stream, dtable.tensor(), dy.tensor(), ids.tensor(), 0);
+  backward(stream, dtable, dy, ids, 0);
   EXPECT_EQ(dtable.values(), (std::vector<double>{10, 10, 10, 10, 13, 14}));
 }
 
@@ -90,13 +143,17 @@ TEST(Embedding, RejectsIdsOutsideTheVocabulary) {
   Stream stream = Stream::cpu(1);
   for (const double id : {-1.0, 3.0}) {
     const GuardedTensor ids(DType::i32, {1}, {id});
-    EXPECT_THROW(embedding_forward(stream, y.tensor(), ids.tensor(), table.tensor()), LogicError);
-    EXPECT_THROW(embedding_backward(stream, dtable.tensor(), y.tensor(), ids.tensor(), kNoPadding),
+    EXPECT_THROW(embedding_forward(stream, y.tensor(), ids.tensor(), table.tensor(), 0, 3),
                  LogicError);
+    EXPECT_THROW(backward(stream, dtable, y, ids), LogicError);
   }
   EXPECT_EQ(dtable.values(), table.values());
-  const GuardedTensor ids(DType::i32, {2}, {0, 0});
-  EXPECT_THROW(embedding_forward(stream, y.tensor(), ids.tensor(), table.tensor()), LogicError);
+  const GuardedTensor ids(DType::i32, {2}, {0, 0}), one(DType::i32, {1}, {0.0});
+  EXPECT_THROW(embedding_forward(stream, y.tensor(), ids.tensor(), table.tensor(), 0, 3),
+               LogicError);
+  EXPECT_NO_THROW(embedding_forward(stream, y.tensor(), one.tensor(), table.tensor(), 1, 4));
+  EXPECT_THROW(embedding_forward(stream, y.tensor(), one.tensor(), table.tensor(), 1, 3),
+               LogicError);
 }
 
 }  // namespace
