@@ -39,8 +39,6 @@ void attention_backward(Stream& stream, Arena& scratch, Tensor dq, Tensor dk, Te
                         Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse,
                         Tensor doc_start, const AttentionShape& shape, float scale) {
   check_operands(q, k, v, out, lse, doc_start, shape);
-  JAMBA_CHECK(shape.seq_keys == shape.seq, "backward with {} keys for {} queries", shape.seq_keys,
-              shape.seq);
   expect_tensor("dout", dout, q.dtype(), {q.rows(), q.cols()});
   expect_tensor("dq", dq, q.dtype(), {q.rows(), q.cols()});
   expect_tensor("dk", dk, q.dtype(), {k.rows(), k.cols()});

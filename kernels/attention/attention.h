@@ -31,8 +31,9 @@ struct AttentionShape {
 void attention_forward(Stream&, Arena& scratch, Tensor out, Tensor lse, Tensor q, Tensor k,
                        Tensor v, Tensor doc_start, const AttentionShape&, float scale);
 
-/// Shapes: dq as q; dk, dv as k; out and lse from forward. seq_keys must equal seq.
-/// Determinism: bitwise for any thread count; dk and dv sum query blocks in a fixed order.
+/// Shapes: dq as q; dk, dv as k, all overwritten; out and lse from forward. dk and dv are what
+/// these queries give: zero for keys that none of them sees. Determinism: bitwise for any thread
+/// count; dk and dv sum query blocks in a fixed order.
 void attention_backward(Stream&, Arena& scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout,
                         Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor doc_start,
                         const AttentionShape&, float scale);

@@ -45,7 +45,7 @@ struct Scratch {
   }
 };
 
-/// Sums of dk / scale and dv over the queries of one segment, [seq, row_stride] each.
+/// Sums of dk / scale and dv over the queries of one segment, [seq_keys, row_stride] each.
 struct Partial {
   float *dk, *dv;
 };
@@ -151,23 +151,33 @@ void backward_block(const Scratch& scratch, const Partial& partial, const Operan
 struct Segments {
   std::int64_t blocks;  // position blocks of one segment, at most
   std::int64_t count;
+  std::int64_t first_place;  // of the queries, among the keys
+  std::int64_t positions;    // of one segment, at most
 
-  explicit Segments(const QueryTiling& tiling) {
+  explicit Segments(const QueryTiling& tiling)
+      : first_place(tiling.shape.seq_keys - tiling.shape.seq) {
     constexpr std::int64_t kEnoughItems = 16;  // enough to keep threads busy, few enough to store
     const std::int64_t kv_heads = tiling.shape.batch * tiling.shape.num_kv_heads;
     const std::int64_t wanted = (kEnoughItems + kv_heads - 1) / std::max<std::int64_t>(kv_heads, 1);
     blocks = std::max<std::int64_t>(1, (tiling.num_position_blocks + wanted - 1) / wanted);
     count = (tiling.num_position_blocks + blocks - 1) / blocks;
+    positions = blocks * tiling.positions;
+  }
+  /// The first segment that sees key j.
+  std::int64_t first(std::int64_t j) const {
+    return std::max<std::int64_t>(j - first_place, 0) / positions;
   }
 };
 
-/// d[j] = factor * sum of the segments' partials; segments that end before key j have none.
+/// d[j] = factor * sum of the segments' partials; segments that end before key j have none, and
+/// where there is no query there is no segment.
 template <class T>
 void add_partials(T* d, const float* first_partial, std::int64_t partial_stride,
                   std::int64_t first_segment, std::int64_t num_segments, std::int64_t head_dim,
                   float factor) {
   for_lanes(head_dim, [&](std::int64_t i, std::int64_t n) HWY_ATTR {
-    VF sum = load(first_partial + first_segment * partial_stride + i);
+    VF sum = first_segment < num_segments ? load(first_partial + first_segment * partial_stride + i)
+                                          : hn::Zero(DF());
     for (std::int64_t s = first_segment + 1; s < num_segments; ++s) {
       sum = hn::Add(sum, load(first_partial + s * partial_stride + i));
     }
@@ -184,7 +194,7 @@ void backward_segment(const Scratch& scratch, const Partial& partial, const Oper
   const AttentionShape& shape = tiling.shape;
   const std::int64_t first = segment * segments.blocks;
   const std::int64_t last = std::min(first + segments.blocks, tiling.num_position_blocks);
-  const std::int64_t end_key = std::min(last * tiling.positions, shape.seq);
+  const std::int64_t end_key = segments.first_place + std::min(last * tiling.positions, shape.seq);
   std::fill_n(partial.dk, end_key * scratch.row_stride, 0.0f);
   std::fill_n(partial.dv, end_key * scratch.row_stride, 0.0f);
   for (std::int64_t p = first; p < last; ++p) {
@@ -203,7 +213,7 @@ void backward_typed(Stream& stream, Arena& arena, const Operands<T>& x, const st
   const Segments segments(tiling);
   const std::int64_t kv_heads = shape.batch * shape.num_kv_heads;
   const std::int64_t row_stride = round_up_lanes(shape.head_dim);
-  const std::int64_t partial_floats = shape.seq * row_stride;
+  const std::int64_t partial_floats = shape.seq_keys * row_stride;
   const std::int64_t floats = Scratch::floats(shape.head_dim);
   ArenaScope scope(arena);
   float* base = arena.allocate(DType::f32, {stream.num_threads(), floats}).ptr<float>();
@@ -221,14 +231,14 @@ void backward_typed(Stream& stream, Arena& arena, const Operands<T>& x, const st
   });
   constexpr std::int64_t kKeyBlock = 32;
   parallel_blocks(
-      stream, kv_heads * shape.seq, kKeyBlock, [&](std::int64_t begin, std::int64_t end) {
+      stream, kv_heads * shape.seq_keys, kKeyBlock, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t n = begin; n < end; ++n) {
-          const std::int64_t kv = n / shape.seq, j = n % shape.seq;
+          const std::int64_t kv = n / shape.seq_keys, j = n % shape.seq_keys;
           const std::int64_t from = kv * segments.count * partial_floats + j * row_stride;
-          const std::int64_t token = kv / shape.num_kv_heads * shape.seq + j;
+          const std::int64_t token = kv / shape.num_kv_heads * shape.seq_keys + j;
           const std::int64_t to =
               (token * shape.num_kv_heads + kv % shape.num_kv_heads) * shape.head_dim;
-          const std::int64_t first = j / (segments.blocks * tiling.positions);
+          const std::int64_t first = segments.first(j);
           add_partials(x.dk + to, dk + from, partial_floats, first, segments.count, shape.head_dim,
                        scale);
           add_partials(x.dv + to, dv + from, partial_floats, first, segments.count, shape.head_dim,
