@@ -1,11 +1,9 @@
 #pragma once
 #include "kernels/core/memory.h"
 #include "kernels/core/stream.h"
+#include "kernels/core/write.h"
 
 namespace jamba {
-
-/// Whether an output is replaced or added to.
-enum class Write { overwrite, accumulate };
 
 // The three products of a linear layer y = x w^T, w stored [out, in] as in PyTorch.
 // Dtypes: inputs float32 or bfloat16, equal to each other; outputs float32, or the inputs' dtype.

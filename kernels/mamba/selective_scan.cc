@@ -16,10 +16,19 @@ std::int64_t scan_states_bytes(std::int64_t batch, std::int64_t seq, std::int64_
 
 namespace {
 
-ScanPlan check_inputs(const SelectiveScanInputs& in) {
+void check_range(const ScanPlan& plan) {
+  const std::int64_t begin = plan.range.begin, end = plan.end_channel();
+  JAMBA_CHECK(begin >= 0 && begin <= end && end <= plan.inner && begin % kScanGroup == 0 &&
+                  (end % kScanGroup == 0 || end == plan.inner),
+              "channels [{}, {}) of {}: a range ends at multiples of {}", begin, end, plan.inner,
+              kScanGroup);
+}
+
+ScanPlan check_inputs(const SelectiveScanInputs& in, ChannelRange range) {
   expect_float_tensor("u", in.u, {-1, -1, -1});
   expect_tensor("b", in.b, DType::f32, {in.u.dim(0), in.u.dim(1), -1});
-  const ScanPlan plan{in.u.dim(0), in.u.dim(1), in.u.dim(2), in.b.dim(2)};
+  const ScanPlan plan = ScanPlan::of(in, range);
+  check_range(plan);
   JAMBA_CHECK(plan.state >= 1, "b: no state dim in {}", in.b.describe());
   for (const auto& [name, t] : {std::pair{"delta", in.delta}, {"z", in.z}}) {
     expect_tensor(name, t, in.u.dtype(), {plan.batch, plan.seq, plan.inner});
@@ -47,8 +56,9 @@ void check_saved(const SelectiveScanSaved& saved, const ScanPlan& plan, DType dt
 }  // namespace
 
 void selective_scan_forward(Stream& stream, Arena& scratch, Tensor out, Tensor h_last,
-                            const SelectiveScanSaved& saved, const SelectiveScanInputs& in) {
-  const ScanPlan plan = check_inputs(in);
+                            const SelectiveScanSaved& saved, const SelectiveScanInputs& in,
+                            ChannelRange range) {
+  const ScanPlan plan = check_inputs(in, range);
   expect_tensor("out", out, in.u.dtype(), {plan.batch, plan.seq, plan.inner});
   if (h_last.present()) {
     expect_tensor("h_last", h_last, DType::f32, {plan.batch, plan.inner, plan.state});
@@ -56,14 +66,14 @@ void selective_scan_forward(Stream& stream, Arena& scratch, Tensor out, Tensor h
   JAMBA_CHECK(saved.states.present() == saved.y.present(), "saved.states and saved.y go together");
   if (saved.y.present()) check_saved(saved, plan, in.u.dtype());
   ProfileScope scope(stream.profile(), Part::scan);
-  JAMBA_DISPATCH(selective_scan_forward, stream, scratch, out, h_last, saved, in);
+  JAMBA_DISPATCH(selective_scan_forward, stream, scratch, out, h_last, saved, in, range);
 }
 
 void selective_scan_backward(Stream& stream, Arena& scratch,
                              const SelectiveScanGradients& gradients, Tensor out, Tensor dout,
                              Tensor dh_last, const SelectiveScanSaved& saved,
-                             const SelectiveScanInputs& in) {
-  const ScanPlan plan = check_inputs(in);
+                             const SelectiveScanInputs& in, ChannelRange range, Write write_bc) {
+  const ScanPlan plan = check_inputs(in, range);
   check_saved(saved, plan, in.u.dtype());
   for (const auto& [name, t] : {std::pair{"du", gradients.du},
                                 {"ddelta", gradients.ddelta},
@@ -82,8 +92,8 @@ void selective_scan_backward(Stream& stream, Arena& scratch,
     if (t.present()) expect_tensor(name, t, DType::f32, {plan.batch, plan.inner, plan.state});
   }
   ProfileScope scope(stream.profile(), Part::scan);
-  JAMBA_DISPATCH(selective_scan_backward, stream, scratch, gradients, out, dout, dh_last, saved,
-                 in);
+  JAMBA_DISPATCH(selective_scan_backward, stream, scratch, gradients, out, dout, dh_last, saved, in,
+                 range, write_bc);
 }
 
 }  // namespace jamba

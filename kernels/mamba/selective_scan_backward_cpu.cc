@@ -265,7 +265,8 @@ void backward_tile(TileScratch& tile, BackwardPanels& panels, const ScanPlan& pl
 template <class T>
 void backward_task(const Backward<T>& f, const ScanTask& task, float* carry) {
   const ScanPlan& plan = f.plan;
-  const std::int64_t partial = task.d0 / kScanGroup * plan.batch * plan.seq * plan.state;
+  const std::int64_t group = (task.d0 - plan.range.begin) / kScanGroup;
+  const std::int64_t partial = group * plan.batch * plan.seq * plan.state;
   BackwardPanels panels;
   TileScratch tile;
   for (std::int64_t chunk = plan.chunks() - 1; chunk >= 0; --chunk) {
@@ -290,15 +291,16 @@ void backward_task(const Backward<T>& f, const ScanTask& task, float* carry) {
   }
 }
 
-/// total[i] = sum over groups, in order.
-void sum_groups(Stream& stream, float* total, const float* partials, std::int64_t groups,
-                std::int64_t size) {
+/// total[i] = sum over groups, in order, or += that.
+void sum_groups(Stream& stream, float* total, Write write, const float* partials,
+                std::int64_t groups, std::int64_t size) {
   parallel_blocks(stream, size, 4096, [&](std::int64_t begin, std::int64_t end) {
     for_lanes(end - begin, [&](std::int64_t i, std::int64_t n) HWY_ATTR {
-      VF sum = load_n(partials + begin + i, n);
+      VF sum = groups == 0 ? hn::Zero(DF()) : load_n(partials + begin + i, n);
       for (std::int64_t g = 1; g < groups; ++g) {
         sum = hn::Add(sum, load_n(partials + g * size + begin + i, n));
       }
+      if (write == Write::accumulate) sum = hn::Add(load_n(total + begin + i, n), sum);
       store_n(sum, total + begin + i, n);
     });
   });
@@ -331,7 +333,7 @@ void add_parameter_gradients(const Backward<T>& f, const SelectiveScanGradients&
 template <class T>
 void run_backward(Stream& stream, const Backward<T>& f, float* carries,
                   const SelectiveScanGradients& gradients, Tensor dh_last,
-                  const SelectiveScanInputs& in) {
+                  const SelectiveScanInputs& in, Write write_bc) {
   const ScanPlan& plan = f.plan;
   parallel_blocks(stream, plan.groups(), 1, [&](std::int64_t i, std::int64_t) {
     decay_rates(const_cast<float*>(f.rates), in.a_log.ptr<float>(), plan, plan.task(i));
@@ -347,8 +349,8 @@ void run_backward(Stream& stream, const Backward<T>& f, float* carries,
     if (gradients.dh0.present()) write_states(gradients.dh0.ptr<float>(), carry, plan, task);
   });
   const std::int64_t size = plan.batch * plan.seq * plan.state;
-  sum_groups(stream, gradients.db.ptr<float>(), f.db, plan.groups(), size);
-  sum_groups(stream, gradients.dc.ptr<float>(), f.dc, plan.groups(), size);
+  sum_groups(stream, gradients.db.ptr<float>(), write_bc, f.db, plan.groups(), size);
+  sum_groups(stream, gradients.dc.ptr<float>(), write_bc, f.dc, plan.groups(), size);
   parallel_blocks(stream, plan.groups(), 1, [&](std::int64_t i, std::int64_t) {
     add_parameter_gradients(f, gradients, plan.task(i));
   });
@@ -356,8 +358,8 @@ void run_backward(Stream& stream, const Backward<T>& f, float* carries,
 
 void backward(Stream& stream, Arena& scratch, const SelectiveScanGradients& gradients, Tensor out,
               Tensor dout, Tensor dh_last, const SelectiveScanSaved& saved,
-              const SelectiveScanInputs& in) {
-  const ScanPlan plan{in.u.dim(0), in.u.dim(1), in.u.dim(2), in.b.dim(2)};
+              const SelectiveScanInputs& in, ChannelRange range, Write write_bc) {
+  const ScanPlan plan = ScanPlan::of(in, range);
   ArenaScope scope(scratch);
   const auto floats = [&](std::int64_t n) {
     return scratch.allocate(DType::f32, {n}).template ptr<float>();
@@ -387,7 +389,7 @@ void backward(Stream& stream, Arena& scratch, const SelectiveScanGradients& grad
                         .d_bias = floats(plan.batch * plan.inner),
                         .db = floats(bc),
                         .dc = floats(bc)};
-    run_backward(stream, f, floats(states), gradients, dh_last, in);
+    run_backward(stream, f, floats(states), gradients, dh_last, in, write_bc);
   });
 }
 
@@ -404,8 +406,9 @@ HWY_EXPORT(backward);
 void selective_scan_backward(Stream& stream, Arena& scratch,
                              const SelectiveScanGradients& gradients, Tensor out, Tensor dout,
                              Tensor dh_last, const SelectiveScanSaved& saved,
-                             const SelectiveScanInputs& in) {
-  HWY_DYNAMIC_DISPATCH(backward)(stream, scratch, gradients, out, dout, dh_last, saved, in);
+                             const SelectiveScanInputs& in, ChannelRange range, Write write_bc) {
+  HWY_DYNAMIC_DISPATCH(backward)
+  (stream, scratch, gradients, out, dout, dh_last, saved, in, range, write_bc);
 }
 
 }  // namespace jamba::cpu

@@ -181,8 +181,8 @@ void forward_task(const Forward<T>& f, const ScanTask& task, float* running) {
 }
 
 void forward(Stream& stream, Arena& scratch, Tensor out, Tensor h_last,
-             const SelectiveScanSaved& saved, const SelectiveScanInputs& in) {
-  const ScanPlan plan{in.u.dim(0), in.u.dim(1), in.u.dim(2), in.b.dim(2)};
+             const SelectiveScanSaved& saved, const SelectiveScanInputs& in, ChannelRange range) {
+  const ScanPlan plan = ScanPlan::of(in, range);
   ArenaScope scope(scratch);
   float* rates = scratch.allocate(DType::f32, {plan.state_floats()}).ptr<float>();
   float* running = scratch.allocate(DType::f32, {plan.batch, plan.state_floats()}).ptr<float>();
@@ -224,8 +224,9 @@ namespace jamba::cpu {
 HWY_EXPORT(forward);
 
 void selective_scan_forward(Stream& stream, Arena& scratch, Tensor out, Tensor h_last,
-                            const SelectiveScanSaved& saved, const SelectiveScanInputs& in) {
-  HWY_DYNAMIC_DISPATCH(forward)(stream, scratch, out, h_last, saved, in);
+                            const SelectiveScanSaved& saved, const SelectiveScanInputs& in,
+                            ChannelRange range) {
+  HWY_DYNAMIC_DISPATCH(forward)(stream, scratch, out, h_last, saved, in, range);
 }
 
 }  // namespace jamba::cpu

@@ -10,12 +10,6 @@ namespace jamba {
 
 /// Channels that lie side by side in the private layout of states: one AVX-512 vector.
 inline constexpr std::int64_t kScanBlock = 16;
-/// Channels of one task. Gradients of B and C are summed within a group, then over groups in order,
-/// so this must not depend on the number of threads. Small enough that a sequence of inner 512
-/// feeds two threads; large enough that the partial sums (8 bytes a state, token and group) cost
-/// little and that rows are read in long pieces: with 128, two threads wait for memory (1.85 times
-/// as fast as one in backward; with 256, 1.97).
-inline constexpr std::int64_t kScanGroup = 256;
 
 /// Channels [d0, d0 + width) of sequence b.
 struct ScanTask {
@@ -24,14 +18,23 @@ struct ScanTask {
 
 struct ScanPlan {
   std::int64_t batch, seq, inner, state;
+  ChannelRange range = {};
+
+  static ScanPlan of(const SelectiveScanInputs& in, ChannelRange range) {
+    return {in.u.dim(0), in.u.dim(1), in.u.dim(2), in.b.dim(2), range};
+  }
 
   std::int64_t chunks() const { return (seq + kScanChunk - 1) / kScanChunk; }
   std::int64_t blocks() const { return (inner + kScanBlock - 1) / kScanBlock; }
-  std::int64_t groups() const { return (inner + kScanGroup - 1) / kScanGroup; }
+  std::int64_t end_channel() const { return range.count < 0 ? inner : range.begin + range.count; }
+  /// Of the range; it ends with a group, so that only the last channels make a smaller one.
+  std::int64_t groups() const {
+    return (end_channel() - range.begin + kScanGroup - 1) / kScanGroup;
+  }
   std::int64_t tasks() const { return batch * groups(); }
 
   ScanTask task(std::int64_t i) const {
-    const std::int64_t d0 = i % groups() * kScanGroup;
+    const std::int64_t d0 = range.begin + i % groups() * kScanGroup;
     return {i / groups(), d0, std::min(kScanGroup, inner - d0)};
   }
   std::int64_t chunk_steps(std::int64_t chunk) const {

@@ -171,6 +171,80 @@ TEST(CausalConv1d, AnyCutOfTheStepsGivesTheSameBits) {
   }
 }
 
+/// One sequence, and what each of its shards gives, joined again.
+struct Shards {
+  static constexpr std::int64_t kSeq = 23, kInner = 19, kTaps = 4;
+  std::vector<double> x = test::normal_values(kSeq * kInner, 1, "x");
+  std::vector<double> dy = test::normal_values(kSeq * kInner, 1, "dy");
+  GuardedTensor w{DType::f32, {kInner, kTaps}, test::normal_values(kInner* kTaps, 1, "w")};
+  std::vector<std::int64_t> starts = std::vector<std::int64_t>(kSeq, 0);
+
+  struct Result {
+    std::vector<double> y, dx = std::vector<double>(kSeq * kInner), dw;
+  };
+
+  /// A shard hands on its last inputs, and takes their gradient back.
+  Result run(const std::vector<std::int64_t>& edges) const {
+    Result r;
+    const GuardedTensor dw(DType::f32, {kInner, kTaps}, std::vector<double>(kInner * kTaps));
+    for (std::size_t i = 0; i + 1 < edges.size(); ++i) {
+      const std::int64_t begin = edges[i], seq = edges[i + 1] - begin, before = begin - (kTaps - 1);
+      std::vector<double> doc_start, past;
+      for (std::int64_t t = 0; t < seq; ++t) {
+        doc_start.push_back(static_cast<double>(starts[begin + t] - begin));
+      }
+      for (std::int64_t at = before * kInner; at < begin * kInner; ++at) {
+        past.push_back(at < 0 ? 0.0 : x[at]);
+      }
+      const auto rows = [&](const std::vector<double>& all) {
+        return std::vector(all.begin() + begin * kInner, all.begin() + (begin + seq) * kInner);
+      };
+      const GuardedTensor input(DType::f32, {1, seq, kInner}, rows(x));
+      const GuardedTensor gradient(DType::f32, {1, seq, kInner}, rows(dy));
+      const GuardedTensor documents(DType::i32, {1, seq}, doc_start);
+      const GuardedTensor history(DType::f32, {1, kTaps - 1, kInner}, past);
+      const GuardedTensor y(DType::f32, {1, seq, kInner}), dx(DType::f32, {1, seq, kInner});
+      const GuardedTensor dhistory(DType::f32, {1, kTaps - 1, kInner});
+      Stream stream = Stream::cpu(1);
+      Arena scratch;
+      causal_conv1d_forward(stream, y.tensor(), input.tensor(), w.tensor(), {}, documents.tensor(),
+                            history.tensor());
+      causal_conv1d_backward(stream, scratch, dx.tensor(), dw.tensor(), {}, dhistory.tensor(),
+                             gradient.tensor(), input.tensor(), w.tensor(), {}, documents.tensor(),
+                             history.tensor());
+      const std::vector<double> part = y.values();
+      r.y.insert(r.y.end(), part.begin(), part.end());
+      const auto add = [&](const std::vector<double>& d, std::int64_t first) {
+        for (std::size_t k = 0; k < d.size(); ++k) {
+          const auto at = first * kInner + static_cast<std::int64_t>(k);
+          if (at >= 0) r.dx[at] += d[k];
+        }
+      };
+      add(dx.values(), begin);
+      add(dhistory.values(), before);
+    }
+    r.dw = dw.values();
+    return r;
+  }
+};
+
+TEST(CausalConv1d, ShardsGiveTheWholeSequenceAndItsGradients) {
+  Shards s;
+  for (std::int64_t t = 5; t < Shards::kSeq; ++t) s.starts[t] = t < 17 ? 5 : 17;
+  const Shards::Result whole = s.run({0, Shards::kSeq});
+  // The document from 5 on spans shards; a shard begins one or two steps after a document does.
+  for (const std::vector<std::int64_t>& cuts :
+       {std::vector<std::int64_t>{7}, {9, 15}, {6, 18}, {10, 11}, {5, 17}}) {
+    std::vector<std::int64_t> edges = cuts;
+    edges.insert(edges.begin(), 0);
+    edges.push_back(Shards::kSeq);
+    const Shards::Result got = s.run(edges);
+    EXPECT_EQ(got.y, whole.y) << cuts[0];
+    EXPECT_LE(test::worst_error(got.dx, whole.dx), 1e-6) << cuts[0];
+    EXPECT_LE(test::worst_error(got.dw, whole.dw), 1e-5) << cuts[0];
+  }
+}
+
 TEST(CausalConv1d, KeepsNonFiniteValuesInTheirDocument) {
   constexpr std::int64_t kSeq = 8, kInner = 3;
   std::vector<double> values = test::normal_values(kSeq * kInner, 1, "x");

@@ -102,15 +102,16 @@ class Scan {
             .dh0 = dh0_.tensor()};
   }
 
-  void forward(int threads = 1) {
+  void forward(int threads = 1, ChannelRange range = {}) {
     Stream stream = Stream::cpu(threads);
     Arena scratch;
     scratch.set_poison(true);
-    selective_scan_forward(stream, scratch, out_.tensor(), h_last_.tensor(), saved(), inputs());
+    selective_scan_forward(stream, scratch, out_.tensor(), h_last_.tensor(), saved(), inputs(),
+                           range);
   }
   /// dh_last empty: absent.
   void backward(const std::vector<double>& dout, const std::vector<double>& dh_last = {},
-                int threads = 1) {
+                int threads = 1, ChannelRange range = {}, Write write_bc = Write::overwrite) {
     Stream stream = Stream::cpu(threads);
     Arena scratch;
     scratch.set_poison(true);
@@ -120,7 +121,8 @@ class Scan {
       dh.emplace_back(DType::f32, std::vector{dims_.batch, dims_.inner, dims_.state}, dh_last);
     }
     selective_scan_backward(stream, scratch, gradients(), dy.tensor(), dy.tensor(),
-                            dh.empty() ? Tensor{} : dh[0].tensor(), saved(), inputs());
+                            dh.empty() ? Tensor{} : dh[0].tensor(), saved(), inputs(), range,
+                            write_bc);
   }
 
   /// What the tensors hold, rounded to their dtypes.
