@@ -26,17 +26,16 @@ void GradientReducer::ready_from(std::int64_t offset) {
               ready_);
   ready_ = offset;
   if (group_.size() == 1) return;
-  const ProfileScope timer(stream_.profile(), Part::communication);
   start_buckets_above(offset);
+  const ProfileScope timer(stream_.profile(), Part::communication);
   group_.progress();
 }
 
 void GradientReducer::finish() {
   ready_ = gradients_.numel();
   if (group_.size() == 1) return;
-  const ProfileScope timer(stream_.profile(), Part::communication);
   start_buckets_above(0);
-  for (auto& bucket : started_) bucket->wait();
+  for (PendingCollective& bucket : started_) bucket.wait();
   started_.clear();
   unstarted_ = gradients_.numel();
 }

@@ -1,7 +1,6 @@
 #pragma once
 // Sums gradients over the data-parallel ranks while backward still runs.
 
-#include <memory>
 #include <vector>
 
 #include "parallel/comm/communicator.h"
@@ -38,7 +37,7 @@ class GradientReducer {
   std::int64_t bucket_elements_;
   std::int64_t unstarted_;  // gradients below this are in no started bucket
   std::int64_t ready_;      // the smallest offset of this step
-  std::vector<std::unique_ptr<PendingCollective>> started_;
+  std::vector<PendingCollective> started_;
 };
 
 }  // namespace jamba

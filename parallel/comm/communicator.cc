@@ -1,6 +1,115 @@
 #include "parallel/comm/communicator.h"
 
+#include <utility>
+
+#include "kernels/core/profile.h"
+
 namespace jamba {
+
+PendingCollective::PendingCollective(Communicator& group, Stream& stream,
+                                     std::unique_ptr<RunningOperation> running)
+    : group_(&group), stream_(&stream), running_(std::move(running)) {}
+
+void PendingCollective::wait() {
+  if (!running_) return;
+  const ProfileScope timer(stream_->profile(), Part::communication);
+  const std::unique_ptr<RunningOperation> running = std::move(running_);
+  running->finish();
+}
+
+Communicator::Communicator(std::string axis, int rank, int size)
+    : axis_(std::move(axis)),
+      rank_(rank),
+      size_(size),
+      num_sent_(static_cast<std::size_t>(size)),
+      num_received_(static_cast<std::size_t>(size)) {}
+
+PendingCollective Communicator::launch(Stream& stream, Operation op) {
+  check_arguments(op, rank_, size_);
+  const ProfileScope timer(stream.profile(), Part::communication);
+  if (size_ == 1) {
+    copy_own_part(op, 0);
+    return {};
+  }
+  op.number = next_number(op);
+  bytes_sent_ += sent_bytes(op, rank_, size_);
+  return PendingCollective(*this, stream, start(stream, op));
+}
+
+std::int64_t Communicator::next_number(const Operation& op) {
+  if (op.kind == OperationKind::send) return ++num_sent_[static_cast<std::size_t>(op.peer)];
+  if (op.kind == OperationKind::receive) return ++num_received_[static_cast<std::size_t>(op.peer)];
+  return ++num_collectives_;
+}
+
+std::unique_ptr<Communicator> Communicator::split(const std::string& axis, int color) {
+  // Kinds of groups may meet here without a guard, so a rank that does not come is found before.
+  barrier();
+  std::unique_ptr<Communicator> part = do_split(axis, color);
+  part->set_guards(guards_);
+  return part;
+}
+
+void Communicator::all_reduce(Stream& stream, Tensor x, ReduceOp op) {
+  start_all_reduce(stream, x, op).wait();
+}
+
+void Communicator::reduce_scatter(Stream& stream, Tensor out, Tensor x) {
+  start_reduce_scatter(stream, out, x).wait();
+}
+
+void Communicator::all_gather(Stream& stream, Tensor out, Tensor x) {
+  start_all_gather(stream, out, x).wait();
+}
+
+void Communicator::all_to_all(Stream& stream, Tensor out, Tensor x,
+                              std::span<const std::int64_t> out_rows,
+                              std::span<const std::int64_t> x_rows) {
+  start_all_to_all(stream, out, x, out_rows, x_rows).wait();
+}
+
+void Communicator::broadcast(Stream& stream, Tensor x, int root) {
+  launch(stream, {.kind = OperationKind::broadcast, .x = x, .peer = root}).wait();
+}
+
+void Communicator::barrier() {
+  Stream stream = Stream::cpu();
+  std::vector<std::uint8_t> tokens(static_cast<std::size_t>(size_) + 1);
+  launch(stream, {.kind = OperationKind::barrier,
+                  .out = Tensor(tokens.data(), DType::u8, {size_}),
+                  .x = Tensor(tokens.data() + size_, DType::u8, {1})})
+      .wait();
+}
+
+PendingCollective Communicator::start_all_reduce(Stream& stream, Tensor x, ReduceOp op) {
+  return launch(stream, {.kind = OperationKind::all_reduce, .x = x, .reduce = op});
+}
+
+PendingCollective Communicator::start_reduce_scatter(Stream& stream, Tensor out, Tensor x) {
+  return launch(stream, {.kind = OperationKind::reduce_scatter, .out = out, .x = x});
+}
+
+PendingCollective Communicator::start_all_gather(Stream& stream, Tensor out, Tensor x) {
+  return launch(stream, {.kind = OperationKind::all_gather, .out = out, .x = x});
+}
+
+PendingCollective Communicator::start_all_to_all(Stream& stream, Tensor out, Tensor x,
+                                                 std::span<const std::int64_t> out_rows,
+                                                 std::span<const std::int64_t> x_rows) {
+  return launch(stream, {.kind = OperationKind::all_to_all,
+                         .out = out,
+                         .x = x,
+                         .out_rows = out_rows,
+                         .x_rows = x_rows});
+}
+
+PendingCollective Communicator::start_send(Stream& stream, Tensor x, int to) {
+  return launch(stream, {.kind = OperationKind::send, .x = x, .peer = to});
+}
+
+PendingCollective Communicator::start_receive(Stream& stream, Tensor out, int from) {
+  return launch(stream, {.kind = OperationKind::receive, .out = out, .peer = from});
+}
 
 Agreement agree(Communicator& group, int exit_code, const std::string& message) {
   Stream stream = Stream::cpu();

@@ -1,248 +1,198 @@
 #include "parallel/comm/thread_group.h"
 
-#include <algorithm>
-#include <condition_variable>
 #include <cstring>
-#include <exception>
-#include <mutex>
+#include <numeric>
 #include <thread>
 
-#include "kernels/core/memory.h"
-#include "kernels/core/profile.h"
-#include "parallel/comm/arguments.h"
+#include "parallel/comm/reduce.h"
+#include "parallel/comm/thread_board.h"
 
 namespace jamba {
 
 namespace {
 
-/// What one rank asked for. All ranks' calls must agree in everything but the addresses.
-struct Call {
-  std::string_view op{};
-  Tensor x{};
-  int root = -1;
+std::byte* bytes_of(const Tensor& x) { return static_cast<std::byte*>(x.raw()); }
+const std::byte* bytes_of(const ThreadPost& post) {
+  return static_cast<const std::byte*>(post.input.data());
+}
 
-  bool matches(const Call& other) const {
-    return op == other.op && root == other.root && x.dtype() == other.x.dtype() &&
-           (x.absent() || x.numel() == other.x.numel());
-  }
-  std::string describe() const {
-    return std::string(op) + (x.present() ? " of " + x.describe() : "") +
-           (root >= 0 ? fmt::format(" from rank {}", root) : "");
-  }
-};
+ThreadPost post_of(const Operation& op, int size) {
+  ThreadPost post{.call = call_of(op), .rows = call_rows(op, size), .input = Buffer(op.x.bytes())};
+  copy_bytes(post.input.data(), op.x.raw(), op.x.bytes());
+  return post;
+}
 
-/// The meeting place of the ranks. A collective is: enter(), which publishes this rank's call and
-/// waits for all the others; then reading and writing what the calls name; then leave(), after
-/// which the tensors are their owners' again.
-class Rendezvous {
+/// The tensor that the operation writes on this rank.
+Tensor output_of(const Operation& op, int rank) {
+  if (op.kind == OperationKind::all_reduce) return op.x;
+  if (op.kind == OperationKind::broadcast) return rank == op.peer ? Tensor() : op.x;
+  return op.out;
+}
+
+/// This rank's output from all ranks' posts.
+void collect(Stream& stream, const Operation& op, int rank, const std::vector<ThreadPost>& posts) {
+  std::byte* out = bytes_of(output_of(op, rank));
+  if (op.kind == OperationKind::all_reduce || op.kind == OperationKind::reduce_scatter) {
+    const bool whole = op.kind == OperationKind::all_reduce;
+    std::vector<const std::byte*> parts;
+    for (const ThreadPost& post : posts) {
+      parts.push_back(bytes_of(post) + (whole ? 0 : rank * op.out.bytes()));
+    }
+    reduce_parts(stream, op.x.dtype(), op.reduce, out, parts,
+                 whole ? op.x.numel() : op.out.numel());
+    return;
+  }
+  if (op.kind == OperationKind::broadcast) {
+    if (rank != op.peer)
+      copy_bytes(out, bytes_of(posts[static_cast<std::size_t>(op.peer)]), op.x.bytes());
+    return;
+  }
+  for (const ThreadPost& post : posts) {
+    std::int64_t begin = 0;
+    std::int64_t count = op.x.bytes();
+    if (op.kind == OperationKind::all_to_all) {
+      const auto sends = post.rows.begin() + static_cast<std::ptrdiff_t>(posts.size());
+      begin = std::accumulate(sends, sends + rank, std::int64_t{0}) * row_bytes(op.x);
+      count = sends[rank] * row_bytes(op.x);
+    }
+    copy_bytes(out, bytes_of(post) + begin, count);
+    out += count;
+  }
+}
+
+class ThreadCollective final : public RunningOperation {
  public:
-  explicit Rendezvous(int size) : calls_(static_cast<std::size_t>(size)) {}
-
-  int size() const { return static_cast<int>(calls_.size()); }
-  const Call& call(int rank) const { return calls_[static_cast<std::size_t>(rank)]; }
-
-  void enter(int rank, const Call& mine) {
-    calls_[static_cast<std::size_t>(rank)] = mine;
-    meet(mine);
-    for (int peer = 0; peer < size(); ++peer) {
-      if (call(peer).matches(call(0))) continue;
-      throw CommError(
-          fmt::format("ranks disagree on a collective: rank 0 calls {}, rank {} calls {}",
-                      call(0).describe(), peer, call(peer).describe()));
-    }
-  }
-  void leave(const Call& mine) { meet(mine); }
-
-  /// This rank's body has ended; anyone who still waits for it never will see it.
-  void finish(int rank, const std::exception_ptr& error, const std::string& message) {
-    const std::lock_guard lock(mutex_);
-    if (error && !error_) {
-      error_ = error;
-      broken_ = fmt::format("rank {} failed: {}", rank, message);
-    } else if (broken_.empty()) {
-      broken_ = fmt::format("rank {} has left the group", rank);
-    }
-    woken_.notify_all();
+  ThreadCollective(const Communicator& ranks, ThreadBoard& board, Stream& stream,
+                   const Operation& op, std::int64_t meeting)
+      : ranks_(ranks), board_(board), stream_(stream), op_(op), meeting_(meeting) {
+    board.post(meeting, ranks.rank(), post_of(op, ranks.size()));
+    const Tensor out = output_of(op, ranks.rank());
+    if (out.bytes() > 0) std::memset(out.raw(), 0xff, static_cast<std::size_t>(out.bytes()));
   }
 
-  void rethrow_first() const {
-    if (error_) std::rethrow_exception(error_);
+  void finish() override {
+    const ThreadWait waiting{op_, ranks_.axis(), ranks_.guards().timeout_seconds};
+    collect(stream_, op_, ranks_.rank(), board_.meet(meeting_, waiting));
+    board_.leave(meeting_);
   }
 
  private:
-  void meet(const Call& mine) {
-    std::unique_lock lock(mutex_);
-    const std::int64_t round = round_;
-    if (!broken_.empty()) throw CommError(fmt::format("{}: {}", mine.describe(), broken_));
-    if (++arrived_ == size()) {
-      arrived_ = 0;
-      ++round_;
-      woken_.notify_all();
-      return;
-    }
-    woken_.wait(lock, [&] { return round_ != round || !broken_.empty(); });
-    if (round_ == round) throw CommError(fmt::format("{}: {}", mine.describe(), broken_));
-  }
-
-  std::vector<Call> calls_;
-  std::mutex mutex_;
-  std::condition_variable woken_;
-  int arrived_ = 0;
-  std::int64_t round_ = 0;
-  std::string broken_;
-  std::exception_ptr error_;
+  const Communicator& ranks_;
+  ThreadBoard& board_;
+  Stream& stream_;
+  Operation op_;
+  std::int64_t meeting_;
 };
 
-/// Elements [begin, end) of every rank's x become their reduction in rank order.
-template <class T>
-void reduce_range(const Rendezvous& group, std::int64_t begin, std::int64_t end, ReduceOp op) {
-  for (std::int64_t i = begin; i < end; ++i) {
-    T total = group.call(0).x.ptr<T>()[i];
-    for (int rank = 1; rank < group.size(); ++rank) {
-      const T value = group.call(rank).x.ptr<T>()[i];
-      total = op == ReduceOp::sum ? total + value : std::max(total, value);
-    }
-    for (int rank = 0; rank < group.size(); ++rank) group.call(rank).x.ptr<T>()[i] = total;
-  }
-}
-
-/// x = reduction of every rank's x; each rank computes its share of the elements for all.
-void reduce(Rendezvous& group, int rank, const Tensor& x, ReduceOp op) {
-  const Call mine{.op = op == ReduceOp::sum ? "all_reduce sum" : "all_reduce max", .x = x};
-  group.enter(rank, mine);
-  const std::int64_t begin = x.numel() * rank / group.size();
-  const std::int64_t end = x.numel() * (rank + 1) / group.size();
-  if (x.dtype() == DType::f32) {
-    reduce_range<float>(group, begin, end, op);
-  } else {
-    reduce_range<std::int64_t>(group, begin, end, op);
-  }
-  group.leave(mine);
-}
-
-void copy_bytes(void* to, const Tensor& from) {
-  const auto bytes = static_cast<std::size_t>(from.bytes());
-  if (bytes > 0 && to != from.raw()) std::memcpy(to, from.raw(), bytes);
-}
-
-/// Takes its input when it starts and writes its output when it is waited for. Between the two the
-/// tensor holds NaN, so that a test sees a gradient that is read too early or added too late.
-class PendingReduction final : public PendingCollective {
+class ThreadMessage final : public RunningOperation {
  public:
-  PendingReduction(Rendezvous& group, int rank, Tensor x, ReduceOp op)
-      : group_(group), rank_(rank), x_(x), op_(op), input_(x.bytes()) {
-    copy_bytes(input_.data(), x);
-    if (x.bytes() > 0) std::memset(x.raw(), 0xff, static_cast<std::size_t>(x.bytes()));
+  ThreadMessage(const Communicator& ranks, ThreadBoard& board, const Operation& op)
+      : ranks_(ranks), board_(board), op_(op) {
+    if (op.kind == OperationKind::send) {
+      board.send(ranks.rank(), post_of(op, ranks.size()));
+    } else if (op.out.bytes() > 0) {
+      std::memset(op.out.raw(), 0xff, static_cast<std::size_t>(op.out.bytes()));
+    }
   }
 
-  void wait() override {
-    const Tensor input = input_.tensor(x_.dtype(), {x_.numel()});
-    reduce(group_, rank_, input, op_);
-    copy_bytes(x_.raw(), input);
+  void finish() override {
+    if (op_.kind == OperationKind::send) return;
+    const ThreadWait waiting{op_, ranks_.axis(), ranks_.guards().timeout_seconds};
+    const ThreadPost message = board_.receive(ranks_.rank(), waiting);
+    copy_bytes(op_.out.raw(), bytes_of(message), op_.out.bytes());
   }
 
  private:
-  Rendezvous& group_;
-  int rank_;
-  Tensor x_;
-  ReduceOp op_;
-  Buffer input_;
+  const Communicator& ranks_;
+  ThreadBoard& board_;
+  Operation op_;
 };
 
-class FinishedCollective final : public PendingCollective {
+class ThreadCommunicator final : public Communicator {
  public:
-  void wait() override {}
-};
-
-class ThreadCommunicator : public Communicator {
- public:
-  ThreadCommunicator(Rendezvous& group, int rank) : group_(group), rank_(rank) {}
-
-  int rank() const override { return rank_; }
-  int size() const override { return group_.size(); }
-
-  void all_reduce(Stream& stream, Tensor x, ReduceOp op) override {
-    check_reduce("all_reduce", x);
-    const ProfileScope timer(stream.profile(), Part::communication);
-    reduce(group_, rank_, x, op);
-  }
-
-  std::unique_ptr<PendingCollective> start_all_reduce(Stream&, Tensor x, ReduceOp op) override {
-    check_reduce("start_all_reduce", x);
-    if (size() == 1) return std::make_unique<FinishedCollective>();
-    return std::make_unique<PendingReduction>(group_, rank_, x, op);
-  }
+  ThreadCommunicator(const std::string& axis, int rank, std::shared_ptr<ThreadBoard> board)
+      : Communicator(axis, rank, board->size()), board_(std::move(board)) {}
 
   void progress() override {}
 
-  void all_gather(Stream& stream, Tensor out, Tensor x) override {
-    check_all_gather(out, x, size());
-    const ProfileScope timer(stream.profile(), Part::communication);
-    const Call mine{.op = "all_gather", .x = x};
-    group_.enter(rank_, mine);
-    for (int rank = 0; rank < size(); ++rank) {
-      copy_bytes(gathered_slice(out, x, rank).raw(), group_.call(rank).x);
+ protected:
+  std::unique_ptr<RunningOperation> start(Stream& stream, const Operation& op) override {
+    if (op.is_message()) return std::make_unique<ThreadMessage>(*this, *board_, op);
+    return std::make_unique<ThreadCollective>(*this, *board_, stream, op, ++num_meetings_);
+  }
+
+  std::unique_ptr<Communicator> do_split(const std::string& axis, int color) override {
+    std::int64_t value = color;
+    const Operation op{.kind = OperationKind::all_gather, .x = Tensor(&value, DType::i64, {1})};
+    board_->post(++num_meetings_, rank(), post_of(op, size()));
+    const auto& posts = board_->meet(num_meetings_, {op, this->axis(), guards().timeout_seconds});
+    std::vector<int> members;
+    int place = 0;
+    for (int peer = 0; peer < size(); ++peer) {
+      std::int64_t theirs = 0;
+      std::memcpy(&theirs, bytes_of(posts[static_cast<std::size_t>(peer)]), sizeof(theirs));
+      if (peer == rank()) place = static_cast<int>(members.size());
+      if (theirs == color) members.push_back(peer);
     }
-    group_.leave(mine);
-  }
-
-  void broadcast(Stream& stream, Tensor x, int root) override {
-    check_broadcast(x, root, size());
-    const ProfileScope timer(stream.profile(), Part::communication);
-    const Call mine{.op = "broadcast", .x = x, .root = root};
-    group_.enter(rank_, mine);
-    copy_bytes(x.raw(), group_.call(root).x);
-    group_.leave(mine);
-  }
-
-  void barrier() override {
-    const Call mine{.op = "barrier"};
-    group_.enter(rank_, mine);
-    group_.leave(mine);
+    auto part = std::make_unique<ThreadCommunicator>(axis, place,
+                                                     board_->part(num_meetings_, color, members));
+    board_->leave(num_meetings_);
+    return part;
   }
 
  private:
-  Rendezvous& group_;
-  int rank_;
+  std::shared_ptr<ThreadBoard> board_;
+  std::int64_t num_meetings_ = 0;
 };
 
-struct SingleRankRendezvous {
-  Rendezvous rendezvous{1};
-};
-
-/// A group of one owns its meeting place, which must exist before the communicator on it.
-class SingleRank final : private SingleRankRendezvous, public ThreadCommunicator {
+class SingleRank final : public Communicator {
  public:
-  SingleRank() : ThreadCommunicator(rendezvous, 0) {}
+  explicit SingleRank(const std::string& axis) : Communicator(axis, 0, 1) {}
+  void progress() override {}
+
+ protected:
+  std::unique_ptr<RunningOperation> start(Stream&, const Operation& op) override {
+    throw LogicError(fmt::format("a group of one has nothing to start for {}", op.describe()));
+  }
+  std::unique_ptr<Communicator> do_split(const std::string& axis, int) override {
+    return std::make_unique<SingleRank>(axis);
+  }
 };
 
-void run_rank(Rendezvous& group, int rank, const std::function<void(Communicator&)>& body) {
-  ThreadCommunicator communicator(group, rank);
+void run_rank(ThreadFamily& family, Communicator& ranks,
+              const std::function<void(Communicator&)>& body) {
   try {
-    body(communicator);
-    group.finish(rank, nullptr, "");
+    body(ranks);
+    family.leave(ranks.rank(), nullptr, "");
   } catch (const std::exception& error) {
-    group.finish(rank, std::current_exception(), error.what());
+    family.leave(ranks.rank(), std::current_exception(), error.what());
   } catch (...) {
-    group.finish(rank, std::current_exception(), "an unknown exception");
+    family.leave(ranks.rank(), std::current_exception(), "an unknown exception");
   }
 }
 
 }  // namespace
 
-void run_ranks(int size, const std::function<void(Communicator&)>& body) {
+void run_ranks(int size, const std::function<void(Communicator&)>& body, const CommGuards& guards) {
   JAMBA_CHECK(size >= 1, "a group needs at least one rank, got {}", size);
-  Rendezvous group(size);
+  ThreadFamily family(size);
+  std::vector<int> all(static_cast<std::size_t>(size));
+  std::iota(all.begin(), all.end(), 0);
+  const auto board = std::make_shared<ThreadBoard>(family, all);
   {
     std::vector<std::jthread> threads;
     threads.reserve(static_cast<std::size_t>(size));
     for (int rank = 0; rank < size; ++rank) {
-      threads.emplace_back([&group, &body, rank] { run_rank(group, rank, body); });
+      threads.emplace_back([&, rank] {
+        ThreadCommunicator world("world", rank, board);
+        world.set_guards(guards);
+        run_rank(family, world, body);
+      });
     }
   }
-  group.rethrow_first();
+  if (family.error) std::rethrow_exception(family.error);
 }
 
-std::unique_ptr<Communicator> make_single_rank() { return std::make_unique<SingleRank>(); }
+std::unique_ptr<Communicator> make_single_rank() { return std::make_unique<SingleRank>("world"); }
 
 }  // namespace jamba

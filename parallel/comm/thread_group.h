@@ -9,8 +9,12 @@
 namespace jamba {
 
 /// Runs body(communicator) on `size` threads, rank r on thread r, and rethrows the first error.
-/// A rank that throws wakes all others with CommError.
-void run_ranks(int size, const std::function<void(Communicator&)>& body);
+/// Calls are always compared. A rank that throws wakes all others with CommError, whatever group
+/// they wait in. Operations take their input when they start and write their output when they are
+/// waited for; between the two the output holds 0xFF bytes (NaN), so that a test sees one that is
+/// read too early or written too late.
+void run_ranks(int size, const std::function<void(Communicator&)>& body,
+               const CommGuards& guards = {});
 
 /// A group of one.
 std::unique_ptr<Communicator> make_single_rank();

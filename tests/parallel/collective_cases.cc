@@ -89,7 +89,7 @@ void check_all_reduce(Communicator& group) {
 void check_start_all_reduce(Communicator& group) {
   Stream stream = Stream::cpu(1);
   std::vector<std::vector<float>> inputs;
-  std::vector<std::unique_ptr<PendingCollective>> pending;
+  std::vector<PendingCollective> pending;
   for (const std::int64_t n : kLengths) inputs.push_back(rank_values(group.rank(), n));
   for (auto& input : inputs) {
     pending.push_back(group.start_all_reduce(stream, view(input), ReduceOp::sum));
@@ -100,7 +100,7 @@ void check_start_all_reduce(Communicator& group) {
   group.all_reduce(stream, Tensor(&flag, DType::f32, {1}), ReduceOp::max);
   EXPECT_EQ(flag, 1);
   for (int i = 0; i < 10; ++i) group.progress();
-  for (auto& one : pending) one->wait();
+  for (auto& one : pending) one.wait();
   pending.clear();
 
   for (auto& input : inputs) {
@@ -205,8 +205,9 @@ void check_refused_arguments(Communicator& group) {
   Stream stream = Stream::cpu(1);
   std::uint16_t data[16] = {};
   const Tensor half(data, DType::bf16, {4});
-  EXPECT_THROW(group.all_reduce(stream, half, ReduceOp::sum), LogicError);
-  EXPECT_THROW(group.start_all_reduce(stream, half, ReduceOp::sum), LogicError);
+  EXPECT_THROW(group.all_reduce(stream, half, ReduceOp::max), LogicError);
+  EXPECT_THROW(group.start_all_reduce(stream, half, ReduceOp::max), LogicError);
+  EXPECT_THROW(group.all_reduce(stream, Tensor(data, DType::i32, {4})), LogicError);
   EXPECT_THROW(group.all_reduce(stream, Tensor(), ReduceOp::sum), LogicError);
   EXPECT_THROW(group.broadcast(stream, half, group.size()), LogicError);
   EXPECT_THROW(group.broadcast(stream, half, -1), LogicError);

@@ -23,37 +23,38 @@ struct Range {
 /// Records what is started, and as which of several ranks it is called.
 class RecordingCommunicator final : public Communicator {
  public:
-  RecordingCommunicator(int size, const float* base) : size_(size), base_(base) {}
+  RecordingCommunicator(int size, const float* base) : Communicator("dp", 0, size), base_(base) {}
 
-  int rank() const override { return 0; }
-  int size() const override { return size_; }
-  std::unique_ptr<PendingCollective> start_all_reduce(Stream&, Tensor x, ReduceOp op) override {
-    EXPECT_EQ(op, ReduceOp::sum);
-    const std::int64_t begin = x.ptr<float>() - base_;
-    started.push_back({begin, begin + x.numel()});
-    return std::make_unique<Pending>(num_waits);
-  }
   void progress() override { ++num_progress; }
-  void all_reduce(Stream&, Tensor, ReduceOp) override { FAIL(); }
-  void all_gather(Stream&, Tensor, Tensor) override { FAIL(); }
-  void broadcast(Stream&, Tensor, int) override { FAIL(); }
-  void barrier() override { FAIL(); }
+  void forget() {
+    started.clear();
+    num_waits = num_progress = 0;
+  }
 
   std::vector<Range> started;
   int num_waits = 0;
   int num_progress = 0;
 
+ protected:
+  std::unique_ptr<RunningOperation> start(Stream&, const Operation& op) override {
+    EXPECT_EQ(op.kind, OperationKind::all_reduce);
+    EXPECT_EQ(op.reduce, ReduceOp::sum);
+    const std::int64_t begin = op.x.ptr<float>() - base_;
+    started.push_back({begin, begin + op.x.numel()});
+    return std::make_unique<Running>(num_waits);
+  }
+  std::unique_ptr<Communicator> do_split(const std::string&, int) override { return nullptr; }
+
  private:
-  struct Pending final : PendingCollective {
-    explicit Pending(int& count) : waits(count) {}
-    void wait() override {
+  struct Running final : RunningOperation {
+    explicit Running(int& count) : waits(count) {}
+    void finish() override {
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
       ++waits;
     }
     int& waits;
   };
 
-  int size_;
   const float* base_;
 };
 
@@ -65,7 +66,7 @@ TEST(GradientReducer, StartsEachBucketOnceBackwardIsPastIt) {
 
   for (int step = 0; step < 2; ++step) {
     SCOPED_TRACE(step);
-    group = RecordingCommunicator(2, gradients.data());
+    group.forget();
     reducer.ready_from(14);
     EXPECT_THAT(group.started, IsEmpty());
     EXPECT_EQ(group.num_progress, 1);
@@ -151,8 +152,8 @@ void check_sums(Communicator& group, std::int64_t n, std::int64_t bucket, std::i
     reducer.finish();
     std::int64_t num_wrong = 0;
     for (std::int64_t i = 0; i < n; ++i) {
-      float sum = 0;
-      for (int rank = 0; rank < group.size(); ++rank) sum += test::rank_value(rank, i + step);
+      const float sum = test::tree_sum(0, group.size(),
+                                       [&](int rank) { return test::rank_value(rank, i + step); });
       if (!(gradients[static_cast<std::size_t>(i)] == sum)) ++num_wrong;
     }
     EXPECT_EQ(num_wrong, 0);

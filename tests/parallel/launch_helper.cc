@@ -40,7 +40,7 @@ void print_sums(Communicator& world) {
     for (std::size_t i = 0; i < x.size(); ++i) {
       x[i] = test::rank_value(world.rank(), static_cast<std::int64_t>(i));
     }
-    world.start_all_reduce(stream, Tensor(x.data(), DType::f32, {n}), ReduceOp::sum)->wait();
+    world.start_all_reduce(stream, Tensor(x.data(), DType::f32, {n}), ReduceOp::sum).wait();
     std::uint64_t hash = 0;
     for (const float value : x) hash = hash * 1000003 + std::bit_cast<std::uint32_t>(value);
     if (world.rank() == 0) std::printf("%016lx\n", static_cast<unsigned long>(hash));
