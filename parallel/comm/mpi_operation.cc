@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "parallel/comm/mpi_watch.h"
 #include "parallel/comm/reduce.h"
 
 namespace jamba {
@@ -156,8 +157,11 @@ std::vector<int> MpiOperation::waiting_for() {
 }
 
 void MpiOperation::finish() {
+  MpiWatch watch(group_, *this);
   while (!done()) {
-    if (!group_.family.poll()) sched_yield();
+    if (group_.family.poll()) continue;
+    watch.check();
+    sched_yield();
   }
 }
 

@@ -67,9 +67,10 @@ TEST(SingleRank, IsAGroupOfOne) {
 
 /// The message of the error that run_ranks throws.
 template <class Expected>
-std::string error_of(int size, const std::function<void(Communicator&)>& body) {
+std::string error_of(int size, const std::function<void(Communicator&)>& body,
+                     const CommGuards& guards = {}) {
   try {
-    run_ranks(size, body);
+    run_ranks(size, body, guards);
   } catch (const Expected& error) {
     return error.what();
   } catch (const std::exception& error) {
@@ -168,6 +169,68 @@ TEST(RunRanks, NamesBothSidesOfAMismatch) {
   EXPECT_THAT(dtypes, HasSubstr("rank 1 calls broadcast of float32[1]"));
 }
 
+TEST(RunRanks, NamesRanksThatExpectOtherRows) {
+  const std::string message = error_of<CommError>(2, [](Communicator& group) {
+    Stream stream = Stream::cpu(1);
+    std::vector<float> x(12);
+    std::vector<float> out(12);
+    const std::int64_t rows[2] = {1, 1};
+    const std::int64_t wrong[2] = {2, 1};
+    const bool errs = group.rank() == 1;
+    group.all_to_all(stream, Tensor(out.data(), DType::f32, {errs ? 3 : 2, 4}),
+                     Tensor(x.data(), DType::f32, {2, 4}), errs ? wrong : rows, rows);
+  });
+  EXPECT_THAT(message,
+              HasSubstr("rank 0 calls all_to_all of float32[2, 4] with 1 rows for rank 1"));
+  EXPECT_THAT(message, HasSubstr("expects 2 of them"));
+}
+
+TEST(RunRanks, NamesBothSidesOfAMessage) {
+  const std::string message = error_of<CommError>(2, [](Communicator& group) {
+    Stream stream = Stream::cpu(1);
+    std::vector<float> x(5);
+    const Tensor view(x.data(), DType::f32, {5});
+    if (group.rank() == 0) group.start_send(stream, view, 1).wait();
+    if (group.rank() == 1) group.start_receive(stream, view.slice(0, 4), 0).wait();
+  });
+  EXPECT_THAT(message, HasSubstr("rank 0 calls send of float32[5] to rank 1, rank 1 calls receive "
+                                 "of float32[4] from rank 0"));
+}
+
+TEST(RunRanks, WakesThoseWhoWaitInOtherGroups) {
+  std::atomic<int> woken = 0;
+  const std::string message = error_of<DataError>(4, [&](Communicator& group) {
+    const auto pair = group.split("tp", group.rank() / 2);
+    if (group.rank() == 3) throw DataError("gone");
+    try {
+      Stream stream = Stream::cpu(1);
+      float x = 1;
+      const Tensor view(&x, DType::f32, {1});
+      if (group.rank() < 2) pair->start_receive(stream, view, 1 - pair->rank()).wait();
+      if (group.rank() == 2) pair->barrier();
+    } catch (const CommError&) {
+      ++woken;
+      throw;
+    }
+  });
+  EXPECT_EQ(message, "gone");
+  EXPECT_EQ(woken, 3);
+}
+
+TEST(RunRanks, EndsAWaitThatLastsTooLong) {
+  const std::string message =
+      error_of<CommError>(3,
+                          [](Communicator& group) {
+                            const auto all = group.split("dp", 0);
+                            sum_one(*all);
+                            if (group.rank() != 1) sum_one(*all);
+                            std::this_thread::sleep_for(std::chrono::milliseconds(500));
+                          },
+                          {.timeout_seconds = 0.2});
+  EXPECT_EQ(message,
+            "all_reduce sum of float32[1] over dp (number 2): waited 0.2 s; not there: rank 1");
+}
+
 TEST(RunRanks, PoisonsAReductionInFlight) {
   run_ranks(2, [](Communicator& group) {
     Stream stream = Stream::cpu(1);
@@ -178,6 +241,33 @@ TEST(RunRanks, PoisonsAReductionInFlight) {
     x = 100;  // too late to count
     pending.wait();
     EXPECT_EQ(x, 2);
+  });
+}
+
+TEST(RunRanks, PoisonsEveryOutputInFlight) {
+  run_ranks(2, [](Communicator& group) {
+    Stream stream = Stream::cpu(1);
+    const int other = 1 - group.rank();
+    std::vector<float> x(4, 1);
+    const Tensor view(x.data(), DType::f32, {4});
+    const std::int64_t rows[2] = {2, 2};
+    std::array<float, 8> out{};
+    const auto expect_poisoned = [&](std::int64_t n, const auto& start) {
+      out.fill(0);
+      PendingCollective pending = start(Tensor(out.data(), DType::f32, {n}));
+      for (std::int64_t i = 0; i < n; ++i)
+        EXPECT_TRUE(std::isnan(out[static_cast<std::size_t>(i)]));
+      group.barrier();
+      pending.wait();
+      for (std::int64_t i = 0; i < n; ++i)
+        EXPECT_FALSE(std::isnan(out[static_cast<std::size_t>(i)]));
+    };
+    expect_poisoned(2, [&](Tensor to) { return group.start_reduce_scatter(stream, to, view); });
+    expect_poisoned(8, [&](Tensor to) { return group.start_all_gather(stream, to, view); });
+    expect_poisoned(
+        4, [&](Tensor to) { return group.start_all_to_all(stream, to, view, rows, rows); });
+    group.start_send(stream, view, other).wait();
+    expect_poisoned(4, [&](Tensor to) { return group.start_receive(stream, to, other); });
   });
 }
 

@@ -47,6 +47,23 @@ void print_sums(Communicator& world) {
   }
 }
 
+/// A wait that cannot end: the last rank does `mode`, the others add up over two axes.
+void wait_for_the_last(Communicator& world, const std::string& mode) {
+  Stream stream = Stream::cpu(1);
+  world.set_guards({.timeout_seconds = 1});
+  const auto pair = world.split("tp", world.rank() / 2);
+  const auto other_pair = world.split("dp", world.rank() % 2);
+  std::vector<float> x(1000);
+  const Tensor view(x.data(), DType::f32, {1000});
+  pair->all_reduce(stream, view);
+  if (world.rank() == world.size() - 1) {
+    if (mode == "late-sleeps") sleep_ms(60000);
+    if (mode == "late-stops") raise(SIGSTOP);
+    if (mode == "late-elsewhere") other_pair->broadcast(stream, view, 0);
+  }
+  pair->all_reduce(stream, view);
+}
+
 int run(MpiSession& session, const std::string& mode, int code) {
   Communicator& world = session.world();
   const bool is_last = world.rank() == world.size() - 1;
@@ -61,6 +78,7 @@ int run(MpiSession& session, const std::string& mode, int code) {
     return 0;
   }
   if (mode == "until-stopped") return run_until_stopped(world);
+  if (mode.starts_with("late-")) wait_for_the_last(world, mode);
   // The other ranks wait for the last, which never comes.
   if (is_last && mode == "exit") _exit(code);
   if (is_last && mode == "abort") session.abort(code);

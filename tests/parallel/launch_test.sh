@@ -89,6 +89,16 @@ expect 3 'a program without MPI' "$launch" -n 2 -- sh -c 'exit 3'
 [[ ! -s $directory/output ]] || fail 'mpirun adds to what COMMAND says'
 expect 0 'arguments with spaces' "$launch" -n 1 -- test 'a  b' = 'a  b'
 
+# A wait that cannot end says so and ends the job; `timeout` only bounds a failure of this.
+expect 75 'a rank sleeps' timeout -k 1 20 "$launch" -n 2 -- "$helper" late-sleeps
+expect_output '^all_reduce sum of float32\[1000\] over tp \(number 2\): waited 1\.[0-9] s; not there: rank 1 \(silent\)'
+expect 75 'a rank is stopped' timeout -k 1 20 "$launch" -n 2 -- "$helper" late-stops
+expect_output 'over tp \(number 2\): waited 1\.[0-9] s; not there: rank 1 \(silent\)'
+expect 75 'a rank waits elsewhere' timeout -k 1 20 "$launch" -n 4 -- "$helper" late-elsewhere
+# Whichever rank ends first has said where another is.
+elsewhere='last seen: broadcast of float32\[1000\] from rank 0 over dp, number 1'
+expect_output "rank 3 \($elsewhere\)|rank 1 \(world rank 3, $elsewhere\)|rank 0 \(world rank 1, last seen: barrier over world, number 4\)"
+
 expect 124 'time is over' "$launch" -n 2 --timeout 1 -- "$helper" hang
 expect 85 'TERM asks for a save' signal_after 1 TERM "$launch" -n 2 -- "$helper" until-stopped
 expect_output '^rank 0 saved'

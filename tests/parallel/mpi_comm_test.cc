@@ -1,12 +1,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "parallel/comm/mpi_communicator.h"
 #include "tests/parallel/collective_cases.h"
 #include "tests/support/mpi_main.h"
 
 namespace jamba {
 namespace {
+
+using ::testing::HasSubstr;
 
 Communicator& world() { return test::mpi_session().world(); }
 
@@ -54,6 +58,95 @@ TEST(MpiCommunicator, IsNotIdleWhileACollectiveIsInFlight) {
   pending = {};
   EXPECT_FALSE(group.idle()) << "a collective was abandoned";
   world().barrier();
+}
+
+/// What this rank's body throws in a group of its own that compares calls.
+std::string mismatch(const std::function<void(Communicator&, Stream&)>& body) {
+  MpiCommunicator group;
+  Stream stream = Stream::cpu(1);
+  group.set_guards({.compare_calls = true});
+  try {
+    test::check_all_reduce(group);
+    body(group, stream);
+  } catch (const CommError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+class Mismatch : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (world().size() == 1) GTEST_SKIP() << "a group of one agrees";
+  }
+  int last_ = world().size() - 1;
+  bool is_last_ = world().rank() == last_;
+  std::vector<float> data_ = std::vector<float>(100);
+  Tensor x_{data_.data(), DType::f32, {50}};
+};
+
+TEST_F(Mismatch, OfKindsIsSeenByAll) {
+  const std::string message = mismatch([&](Communicator& group, Stream& stream) {
+    is_last_ ? group.broadcast(stream, x_, 0) : group.all_reduce(stream, x_);
+  });
+  EXPECT_EQ(message,
+            fmt::format("world: ranks disagree on a collective: rank 0 calls all_reduce sum "
+                        "of float32[50], rank {} calls broadcast of float32[50] from rank 0",
+                        last_));
+}
+
+TEST_F(Mismatch, OfCountsDtypesAndReductionsIsSeenByAll) {
+  const Tensor shorter = x_.slice(0, 49);
+  const Tensor whole(data_.data(), DType::i64, {50});
+  EXPECT_THAT(mismatch([&](Communicator& group, Stream& stream) {
+                group.all_reduce(stream, is_last_ ? shorter : x_);
+              }),
+              HasSubstr(fmt::format("rank {} calls all_reduce sum of float32[49]", last_)));
+  EXPECT_THAT(mismatch([&](Communicator& group, Stream& stream) {
+                group.all_reduce(stream, is_last_ ? whole : x_);
+              }),
+              HasSubstr("int64[50]"));
+  EXPECT_THAT(mismatch([&](Communicator& group, Stream& stream) {
+                group.all_reduce(stream, x_, is_last_ ? ReduceOp::max : ReduceOp::sum);
+              }),
+              HasSubstr("all_reduce max"));
+}
+
+TEST_F(Mismatch, OfRowsIsSeenByAll) {
+  const std::int64_t size = world().size();
+  const std::vector<std::int64_t> x_rows(static_cast<std::size_t>(size), 1);
+  std::vector<std::int64_t> out_rows = x_rows;
+  if (is_last_) out_rows[0] = 2;
+  std::vector<float> out(100);
+  EXPECT_THAT(mismatch([&](Communicator& group, Stream& stream) {
+                group.all_to_all(stream, Tensor(out.data(), DType::f32, {size + is_last_, 3}),
+                                 Tensor(data_.data(), DType::f32, {size, 3}), out_rows, x_rows);
+              }),
+              HasSubstr(fmt::format("with 1 rows for rank {}", last_)));
+}
+
+TEST_F(Mismatch, OfAMessageIsSeenByItsReceiver) {
+  const std::string message = mismatch([&](Communicator& group, Stream& stream) {
+    if (group.rank() == 0) group.start_send(stream, x_, last_).wait();
+    if (is_last_) group.start_receive(stream, x_.slice(0, 7), 0).wait();
+  });
+  if (is_last_) {
+    EXPECT_THAT(message, HasSubstr(fmt::format("rank 0 calls send of float32[50] to rank {0}, "
+                                               "rank {0} calls receive of float32[7] from rank 0",
+                                               last_)));
+  } else {
+    EXPECT_EQ(message, "no error");
+  }
+}
+
+TEST(MpiCommunicator, ComparesWhatAgrees) {
+  MpiCommunicator group;
+  group.set_guards({.compare_calls = true, .timeout_seconds = 60});
+  test::check_start_all_reduce(group);
+  test::check_all_to_all(group);
+  test::check_messages(group);
+  test::check_splits(group);
+  EXPECT_TRUE(group.idle());
 }
 
 TEST(MpiSession, NumbersTheRanksOfThisHost) {
