@@ -12,30 +12,44 @@ enum class Part { matmul, scan, attention, optimizer, communication, rest };
 inline constexpr int kNumParts = 6;
 const char* part_name(Part part);
 
+class Trace;
+
 /// Accumulated seconds and matrix-product FLOPs. Reading the clock costs about 25 ns, so it is
 /// always on.
 struct Profile {
   std::array<double, kNumParts> seconds{};
   double matmul_flops = 0;
+  Trace* trace = nullptr;  // who else gets to know of each scope; outlives its use here
 
-  void reset() { *this = Profile{}; }
+  void reset() {
+    seconds = {};
+    matmul_flops = 0;
+  }
   double& operator[](Part part) { return seconds[static_cast<std::size_t>(part)]; }
 };
 
-/// Adds the time of its scope to one part.
+/// Adds the time of its scope to one part, and to the trace as an event of the part's name.
 class ProfileScope {
  public:
+  using Clock = std::chrono::steady_clock;
+
   ProfileScope(Profile& profile, Part part)
-      : target_(profile[part]), begin_(std::chrono::steady_clock::now()) {}
+      : profile_(profile), part_(part), begin_(Clock::now()) {}
   ~ProfileScope() {
-    target_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+    const Clock::time_point end = Clock::now();
+    profile_[part_] += std::chrono::duration<double>(end - begin_).count();
+    if (profile_.trace != nullptr) [[unlikely]]
+      add_to_trace(end);
   }
   ProfileScope(const ProfileScope&) = delete;
   ProfileScope& operator=(const ProfileScope&) = delete;
 
  private:
-  double& target_;
-  std::chrono::steady_clock::time_point begin_;
+  void add_to_trace(Clock::time_point end) const;
+
+  Profile& profile_;
+  Part part_;
+  Clock::time_point begin_;
 };
 
 }  // namespace jamba

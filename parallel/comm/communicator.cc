@@ -3,18 +3,37 @@
 #include <utility>
 
 #include "kernels/core/profile.h"
+#include "kernels/core/trace.h"
 
 namespace jamba {
 
 PendingCollective::PendingCollective(Communicator& group, Stream& stream,
-                                     std::unique_ptr<RunningOperation> running)
-    : group_(&group), stream_(&stream), running_(std::move(running)) {}
+                                     std::unique_ptr<RunningOperation> running, std::string label,
+                                     std::int64_t begin_ns)
+    : group_(&group),
+      stream_(&stream),
+      running_(std::move(running)),
+      label_(std::move(label)),
+      begin_ns_(begin_ns) {}
 
 void PendingCollective::wait() {
   if (!running_) return;
-  const ProfileScope timer(stream_->profile(), Part::communication);
+  const std::int64_t begin_ns = Trace::now_ns();
   const std::unique_ptr<RunningOperation> running = std::move(running_);
   running->finish();
+  Profile& profile = stream_->profile();
+  profile[Part::communication] += static_cast<double>(Trace::now_ns() - begin_ns) * 1e-9;
+  if (profile.trace != nullptr) trace_wait(*running, begin_ns);
+}
+
+void PendingCollective::trace_wait(const RunningOperation& running,
+                                   std::int64_t wait_begin_ns) const {
+  Trace& trace = *stream_->profile().trace;
+  const std::int64_t now = Trace::now_ns();
+  trace.add(Trace::kComputeLane, fmt::format("{}{}", kWaitPrefix, group_->axis()), wait_begin_ns,
+            now);
+  trace.add(trace.lane(fmt::format("comm {}", group_->axis())), label_, begin_ns_,
+            running.done_ns() > 0 ? running.done_ns() : now);
 }
 
 Communicator::Communicator(std::string axis, int rank, int size)
@@ -33,7 +52,9 @@ PendingCollective Communicator::launch(Stream& stream, Operation op) {
   }
   op.number = next_number(op);
   bytes_sent_ += sent_bytes(op, rank_, size_);
-  return PendingCollective(*this, stream, start(stream, op));
+  const bool traced = stream.profile().trace != nullptr;
+  const std::int64_t begin_ns = traced ? Trace::now_ns() : 0;
+  return PendingCollective(*this, stream, start(stream, op), traced ? op.label() : "", begin_ns);
 }
 
 std::int64_t Communicator::next_number(const Operation& op) {

@@ -20,18 +20,26 @@ namespace jamba {
 class PendingCollective {
  public:
   PendingCollective() = default;
-  PendingCollective(Communicator& group, Stream& stream, std::unique_ptr<RunningOperation>);
+  /// What was started at `begin_ns` (Trace::now_ns()).
+  PendingCollective(Communicator& group, Stream& stream, std::unique_ptr<RunningOperation>,
+                    std::string label, std::int64_t begin_ns);
   PendingCollective(PendingCollective&&) noexcept = default;
   PendingCollective& operator=(PendingCollective&&) noexcept = default;
 
   /// Returns when this rank's part is done; at once if nothing is in flight.
-  /// Units: the time spent waiting goes to the stream's profile as Part::communication.
+  /// Units: the time spent waiting goes to the stream's profile as Part::communication, and to its
+  ///   trace as an event of the compute lane; the operation itself, from its start until it was
+  ///   done, as one of its axis's lane.
   void wait();
 
  private:
+  void trace_wait(const RunningOperation&, std::int64_t wait_begin_ns) const;
+
   Communicator* group_ = nullptr;
   Stream* stream_ = nullptr;
   std::unique_ptr<RunningOperation> running_;
+  std::string label_;  // for the trace; empty without one
+  std::int64_t begin_ns_ = 0;
 };
 
 /// How a group guards against ranks that do not do the same; a split inherits it.

@@ -136,10 +136,10 @@ bool MpiOperation::poll() {
     begin();
     moved = true;
   }
-  if (num_running_ == 0) return moved;
   for (Slot& slot : slots_) {
     if (slot.round < num_rounds_) moved |= advance(slot);
   }
+  if (moved && done()) mark_done();
   return moved;
 }
 

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "kernels/core/trace.h"
+
 namespace jamba {
 
 namespace {
@@ -76,6 +78,17 @@ std::string Operation::describe() const {
   if (kind == OperationKind::send) return text + fmt::format(" to rank {}", peer);
   return peer < 0 ? text : text + fmt::format(" from rank {}", peer);
 }
+
+std::string Operation::label() const {
+  const auto bytes = static_cast<double>((x.present() ? x : out).bytes());
+  if (kind == OperationKind::barrier) return operation_name(kind);
+  if (bytes < 1e3) return fmt::format("{} {} B", operation_name(kind), bytes);
+  const bool mega = bytes >= 1e6;
+  return fmt::format("{} {:.1f} {}", operation_name(kind), bytes / (mega ? 1e6 : 1e3),
+                     mega ? "MB" : "kB");
+}
+
+void RunningOperation::mark_done() { done_ns_ = Trace::now_ns(); }
 
 void check_arguments(const Operation& op, int rank, int size) {
   const char* const name = operation_name(op.kind);

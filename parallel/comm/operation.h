@@ -40,6 +40,8 @@ struct Operation {
   bool is_message() const { return kind == OperationKind::send || kind == OperationKind::receive; }
   /// "all_reduce sum of float32[4, 16]"
   std::string describe() const;
+  /// "all_reduce 2.0 MB", for traces.
+  std::string label() const;
 };
 
 /// LogicError, or UnsupportedError for memory elsewhere, unless this rank of a group can do it.
@@ -70,6 +72,15 @@ class RunningOperation {
   virtual ~RunningOperation() = default;
   /// Returns when this rank's part is done.
   virtual void finish() = 0;
+
+  /// When it was done, which may have been before finish(): Trace::now_ns(). 0: not yet.
+  std::int64_t done_ns() const { return done_ns_; }
+
+ protected:
+  void mark_done();
+
+ private:
+  std::int64_t done_ns_ = 0;
 };
 
 }  // namespace jamba

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "kernels/core/memory.h"
+#include "kernels/core/trace.h"
 
 namespace jamba::test {
 
@@ -199,6 +200,37 @@ void check_profile(Communicator& group) {
   expect_counted([&] { group.all_reduce(stream, view(x), ReduceOp::sum); });
   expect_counted([&] { group.broadcast(stream, view(x), 0); });
   expect_counted([&] { group.all_gather(stream, view(out), view(x)); });
+}
+
+void check_trace(Communicator& group) {
+  Stream stream = Stream::cpu(1);
+  Trace trace(100);
+  std::vector<float> x(500'000);
+  group.all_reduce(stream, view(x));
+  EXPECT_TRUE(trace.events().empty());
+  stream.profile().trace = &trace;
+  PendingCollective pending = group.start_all_reduce(stream, view(x), ReduceOp::sum);
+  float one = 1;
+  group.broadcast(stream, Tensor(&one, DType::f32, {1}), 0);
+  const std::int64_t waits_at = Trace::now_ns();
+  pending.wait();
+
+  std::vector<const Trace::Event*> waits;
+  std::vector<const Trace::Event*> operations;
+  for (const Trace::Event& event : trace.events()) {
+    EXPECT_LE(event.begin_ns, event.end_ns);
+    if (event.lane != Trace::kComputeLane) operations.push_back(&event);
+    if (event.name.data() == "wait " + group.axis()) waits.push_back(&event);
+  }
+  ASSERT_EQ(operations.size(), group.size() == 1 ? 0u : 2u);
+  ASSERT_EQ(waits.size(), operations.size());
+  if (group.size() == 1) return;
+  EXPECT_EQ(trace.lanes().at(1), "comm " + group.axis());
+  EXPECT_STREQ(operations[0]->name.data(), "broadcast 4 B");
+  EXPECT_STREQ(operations[1]->name.data(), "all_reduce 2.0 MB");
+  EXPECT_LT(operations[1]->begin_ns, operations[0]->begin_ns);
+  EXPECT_GE(waits[1]->begin_ns, waits_at);
+  EXPECT_LE(operations[1]->end_ns, waits[1]->end_ns);
 }
 
 void check_refused_arguments(Communicator& group) {

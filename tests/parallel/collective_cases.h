@@ -14,6 +14,7 @@ void check_broadcast(Communicator&);
 void check_same_bits(Communicator&);
 void check_agree(Communicator&);
 void check_profile(Communicator&);
+void check_trace(Communicator&);
 void check_refused_arguments(Communicator&);
 
 // operation_cases.cc

@@ -26,6 +26,7 @@ TEST_P(ThreadGroup, GathersInRankOrder) { run_ranks(GetParam(), test::check_all_
 TEST_P(ThreadGroup, BroadcastsFromEachRoot) { run_ranks(GetParam(), test::check_broadcast); }
 TEST_P(ThreadGroup, RepeatsItsBits) { run_ranks(GetParam(), test::check_same_bits); }
 TEST_P(ThreadGroup, AgreesOnTheLowestFailingRank) { run_ranks(GetParam(), test::check_agree); }
+TEST_P(ThreadGroup, TracesOperationsAndWaits) { run_ranks(GetParam(), test::check_trace); }
 TEST_P(ThreadGroup, CountsItsTime) { run_ranks(GetParam(), test::check_profile); }
 TEST_P(ThreadGroup, SumsInTheOneOrder) { run_ranks(GetParam(), test::check_sums); }
 TEST_P(ThreadGroup, AddsPairwise) { run_ranks(GetParam(), test::check_sum_order); }

@@ -20,6 +20,7 @@ TEST(MpiCommunicator, GathersInRankOrder) { test::check_all_gather(world()); }
 TEST(MpiCommunicator, BroadcastsFromEachRoot) { test::check_broadcast(world()); }
 TEST(MpiCommunicator, RepeatsItsBits) { test::check_same_bits(world()); }
 TEST(MpiCommunicator, AgreesOnTheLowestFailingRank) { test::check_agree(world()); }
+TEST(MpiCommunicator, TracesOperationsAndWaits) { test::check_trace(world()); }
 TEST(MpiCommunicator, CountsItsTime) { test::check_profile(world()); }
 TEST(MpiCommunicator, SumsInTheOneOrder) { test::check_sums(world()); }
 TEST(MpiCommunicator, AddsPairwise) { test::check_sum_order(world()); }
