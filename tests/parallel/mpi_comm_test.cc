@@ -3,6 +3,7 @@
 
 #include <functional>
 
+#include "kernels/core/trace.h"
 #include "parallel/comm/mpi_communicator.h"
 #include "tests/parallel/collective_cases.h"
 #include "tests/support/mpi_main.h"
@@ -148,6 +149,21 @@ TEST(MpiCommunicator, ComparesWhatAgrees) {
   test::check_messages(group);
   test::check_splits(group);
   EXPECT_TRUE(group.idle());
+}
+
+TEST(MpiCommunicator, TracesWhenAnOperationWasDoneNotWhenItWasWaitedFor) {
+  if (world().size() == 1) GTEST_SKIP() << "a group of one has no operations";
+  Stream stream = Stream::cpu(1);
+  Trace trace(10);
+  stream.profile().trace = &trace;
+  float x = 1;
+  PendingCollective pending = world().start_all_reduce(stream, Tensor(&x, DType::f32, {1}));
+  // Each barrier moves it, and it needs two moves.
+  for (int i = 0; i < 10; ++i) world().barrier();
+  const std::int64_t waits_at = Trace::now_ns();
+  pending.wait();
+  ASSERT_EQ(trace.events().back().lane, 1);
+  EXPECT_LE(trace.events().back().end_ns, waits_at);
 }
 
 TEST(MpiSession, NumbersTheRanksOfThisHost) {

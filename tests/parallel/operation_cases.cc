@@ -104,6 +104,37 @@ void check_rows(Communicator& group, std::int64_t factor, std::int64_t width) {
   EXPECT_EQ(out, expected) << "in the background";
 }
 
+/// Several messages to the next rank, some longer than a piece, with a collective between the two
+/// ends. The group is new, so that the collective's number is a message's too.
+void check_ring(Communicator& group, bool sends_first) {
+  Stream stream = Stream::cpu(1);
+  const int to = (group.rank() + 1) % group.size();
+  const int from = (group.rank() + group.size() - 1) % group.size();
+  const std::vector<std::int64_t> lengths = {3, 100001, 0, 1, 70000, 5};
+  std::vector<std::vector<float>> sent;
+  std::vector<std::vector<float>> received;
+  std::vector<PendingCollective> pending;
+  for (const std::int64_t n : lengths) {
+    sent.push_back(values_of<float>(group.rank() + static_cast<int>(sent.size()), n));
+    received.emplace_back(static_cast<std::size_t>(n));
+  }
+  const auto send = [&] {
+    for (auto& x : sent) pending.push_back(group.start_send(stream, view(x), to));
+  };
+  const auto receive = [&] {
+    for (auto& out : received) pending.push_back(group.start_receive(stream, view(out), from));
+  };
+  sends_first ? send() : receive();
+  std::vector<float> x(1000, 1);
+  group.all_reduce(stream, view(x));
+  EXPECT_EQ(x[0], group.size());
+  sends_first ? receive() : send();
+  for (auto& one : pending) one.wait();
+  for (std::size_t i = 0; i < sent.size(); ++i) {
+    EXPECT_EQ(received[i], values_of<float>(from + static_cast<int>(i), lengths[i])) << i;
+  }
+}
+
 }  // namespace
 
 void check_sums(Communicator& group) {
@@ -161,27 +192,8 @@ void check_gather_in_the_background(Communicator& group) {
 
 void check_messages(Communicator& group) {
   if (group.size() == 1) return;
-  Stream stream = Stream::cpu(1);
-  const int to = (group.rank() + 1) % group.size();
-  const int from = (group.rank() + group.size() - 1) % group.size();
-  const std::vector<std::int64_t> lengths = {3, 100001, 0, 1, 70000, 5};
-  std::vector<std::vector<float>> sent;
-  std::vector<std::vector<float>> received;
-  std::vector<PendingCollective> pending;
-  for (const std::int64_t n : lengths) {
-    sent.push_back(values_of<float>(group.rank() + static_cast<int>(sent.size()), n));
-    received.emplace_back(static_cast<std::size_t>(n));
-  }
-  for (auto& x : sent) pending.push_back(group.start_send(stream, view(x), to));
-  // A collective may pass by.
-  std::vector<float> x(1000, 1);
-  group.all_reduce(stream, view(x));
-  EXPECT_EQ(x[0], group.size());
-  for (auto& out : received) pending.push_back(group.start_receive(stream, view(out), from));
-  for (auto& one : pending) one.wait();
-  for (std::size_t i = 0; i < sent.size(); ++i) {
-    EXPECT_EQ(received[i], values_of<float>(from + static_cast<int>(i), lengths[i])) << i;
-  }
+  check_ring(*group.split("pp", 0), true);
+  check_ring(*group.split("pp", 0), false);
 }
 
 void check_splits(Communicator& group) {
