@@ -64,7 +64,7 @@ std::int64_t Communicator::next_number(const Operation& op) {
 }
 
 std::unique_ptr<Communicator> Communicator::split(const std::string& axis, int color) {
-  // Kinds of groups may meet here without a guard, so a rank that does not come is found before.
+  // do_split may wait without a guard: a rank that does not come is found here.
   barrier();
   std::unique_ptr<Communicator> part = do_split(axis, color);
   part->set_guards(guards_);

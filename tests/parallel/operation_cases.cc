@@ -194,6 +194,14 @@ void check_messages(Communicator& group) {
   if (group.size() == 1) return;
   check_ring(*group.split("pp", 0), true);
   check_ring(*group.split("pp", 0), false);
+
+  Stream stream = Stream::cpu(1);
+  std::vector<float> x(static_cast<std::size_t>(group.size()), static_cast<float>(group.rank()));
+  if (group.rank() > 0) group.start_send(stream, view(x).slice(0, 1), 0).wait();
+  for (int from = 1; from < group.size() && group.rank() == 0; ++from) {
+    group.start_receive(stream, view(x).slice(from, 1), from).wait();
+    EXPECT_EQ(x[static_cast<std::size_t>(from)], from);
+  }
 }
 
 void check_splits(Communicator& group) {
