@@ -160,21 +160,15 @@ TrainBatches::Place TrainBatches::place(std::int64_t sample) const {
   return {index, window * seq_len_ + shift};
 }
 
-std::int64_t TrainBatches::fill(std::int64_t step, std::int64_t micro_index, int rank,
-                                const BatchShape& shape, const Batch& out) {
+std::int64_t TrainBatches::fill(std::int64_t step, std::int64_t micro, const Batch& out) {
   check_batch(out, seq_len_);
-  JAMBA_CHECK(shape.global_batch == global_batch_ &&
-                  shape.world_size * shape.micro_batch * shape.num_micro() == global_batch_,
-              "global batch of {} for {} ranks of {} sequences, opened for {}", shape.global_batch,
-              shape.world_size, shape.micro_batch, global_batch_);
-  JAMBA_CHECK(step >= 0 && rank >= 0 && rank < shape.world_size && micro_index >= 0 &&
-                  micro_index < shape.num_micro() && out.ids.dim(0) == shape.micro_batch,
-              "step {}, rank {} of {}, micro-batch {} of {}, {} rows of {}", step, rank,
-              shape.world_size, micro_index, shape.num_micro(), out.ids.dim(0), shape.micro_batch);
-  const std::int64_t first = step * global_batch_ + rank * (global_batch_ / shape.world_size) +
-                             micro_index * shape.micro_batch;
+  const std::int64_t rows = out.ids.dim(0);
+  JAMBA_CHECK(step >= 0 && micro >= 0 && (micro + 1) * rows <= global_batch_,
+              "step {}, micro-batch {} of {} rows in a global batch of {}", step, micro, rows,
+              global_batch_);
+  const std::int64_t first = step * global_batch_ + micro * rows;
   std::int64_t targets = 0;
-  for (std::int64_t b = 0; b < shape.micro_batch; ++b) {
+  for (std::int64_t b = 0; b < rows; ++b) {
     const Place where = place(first + b);
     const TokenStore& store = sources_[where.source].store;
     store.read(where.begin, window_);

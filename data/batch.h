@@ -23,22 +23,13 @@ struct Batch {
   Tensor doc_start;
 };
 
-/// Sizes of one global batch. global_batch = world_size * num_micro * micro_batch.
-struct BatchShape {
-  int world_size = 1;
-  std::int64_t micro_batch = 1;
-  std::int64_t global_batch = 1;
-
-  std::int64_t num_micro() const { return global_batch / (world_size * micro_batch); }
-};
-
 /// Training batches, drawn from weighted sources.
 ///
 /// Sample g = step * global_batch + j belongs to one source, so that of any run of consecutive
 /// samples each source has its share, to within the number of sources. Within a source, samples
 /// walk its windows of seq_len + 1 tokens (neighbours share one token, so each token is a target
-/// once) in an order that is shuffled anew for each epoch. Rank r holds the r-th of world_size
-/// equal runs of the step's samples: the global batch is the same for any number of ranks.
+/// once) in an order that is shuffled anew for each epoch. Microbatch m holds samples m *
+/// micro_batch and up of its step: the global batch is the same however ranks share it.
 class TrainBatches {
  public:
   /// Opens the training store of every source with a weight above 0.
@@ -50,10 +41,10 @@ class TrainBatches {
   TrainBatches(const DataConfig& config, std::int64_t vocab_size, std::int64_t global_batch,
                std::uint64_t seed);
 
-  /// Fills the batch of one rank's micro-batch in a step; returns its number of targets.
-  /// Errors: DataError if a token is outside the vocabulary; LogicError if shapes disagree.
-  std::int64_t fill(std::int64_t step, std::int64_t micro_index, int rank, const BatchShape& shape,
-                    const Batch& out);
+  /// Fills microbatch `micro` of a step's global batch; returns its number of targets.
+  /// Errors: DataError if a token is outside the vocabulary; LogicError if shapes disagree, or the
+  /// microbatch reaches beyond the global batch.
+  std::int64_t fill(std::int64_t step, std::int64_t micro, const Batch& out);
 
   /// Source index and first token of global sample g, for inspection and tests.
   struct Place {

@@ -10,8 +10,8 @@
 namespace jamba {
 namespace {
 
-constexpr std::array kAxes = {Axis::tp,   Axis::cp, Axis::dp,         Axis::pp,
-                              Axis::data, Axis::ep, Axis::expert_data};
+constexpr std::array<Axis, kNumAxes> kAxes = {Axis::tp,   Axis::cp, Axis::dp,         Axis::pp,
+                                              Axis::data, Axis::ep, Axis::expert_data};
 constexpr int kMaxListedRanks = 8;
 
 /// Ranks of a group: `degree` of them, `stride` apart.
@@ -129,5 +129,7 @@ std::string mesh_table(const MeshShape& mesh, int ranks_a_node) {
   if (mesh.world_size() <= kMaxListedRanks) text += table_of_ranks(mesh);
   return text;
 }
+
+const char* axis_name(Axis axis) { return layout_of({}, axis).name; }
 
 }  // namespace jamba

@@ -42,6 +42,8 @@ struct MeshCoordinates {
 
 /// Kinds of groups. `data` is dp and cp together; ep and expert_data are its two factors.
 enum class Axis { tp, cp, dp, pp, data, ep, expert_data };
+inline constexpr int kNumAxes = 7;
+const char* axis_name(Axis axis);
 
 /// Errors of these: LogicError if the mesh is not sound or has no such rank.
 MeshCoordinates coordinates(const MeshShape& mesh, int rank);

@@ -38,7 +38,10 @@ ROWS = {
     "trainer/app": 9,
 }
 # Files that belong to another unit than that of their folder.
-UNIT_OF_FILE = {"trainer/run_config.h": "trainer/config", "trainer/run_config.cc": "trainer/config"}
+UNIT_OF_FILE = {
+    f"trainer/{name}": "trainer/config"
+    for name in ("run_config.h", "run_config.cc", "parallel_rules.h", "parallel_rules.cc")
+}
 
 # Header pattern: files that may include it.
 DOORS = {

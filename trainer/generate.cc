@@ -72,7 +72,7 @@ void Generator::run_chunk(std::span<const std::int32_t> ids) {
   const Context ctx = workspace_.context();
   Microbatch batch;
   batch.ids = ctx.activation(DType::i32, {1, n});
-  batch.sequences = {1, n, {}, ctx.activation(DType::i32, {n})};
+  batch.sequences = {1, n, {}, ctx.activation(DType::i32, {n}), n, {}};
   for (std::int64_t t = 0; t < n; ++t) {
     batch.ids.ptr<std::int32_t>()[t] = ids[static_cast<std::size_t>(t)];
     batch.sequences.positions.ptr<std::int32_t>()[t] = static_cast<std::int32_t>(position_ + t);

@@ -11,10 +11,11 @@ LoadedModel::LoadedModel(Stream& stream, const std::string& path, DType compute_
 LoadedModel::LoadedModel(Stream& stream, const FoundCheckpoint& found, DType compute_dtype)
     : path_(found.path),
       manifest_(found.manifest),
-      parameters_(manifest_.info.model, compute_dtype, Gradients::none),
+      parameters_(stream, manifest_.info.model, mesh_,
+                  {.compute_dtype = compute_dtype, .zero = {.training = false}}),
       model_(manifest_.info.model, parameters_) {
-  const Masters masters(stream, parameters_);
-  load_checkpoint(path_, weight_slices(masters));
+  const Masters masters(parameters_, Masters::Access::write);
+  load_checkpoint(path_, weight_slices(masters, Elements::owned));
 }
 
 std::unique_ptr<Tokenizer> LoadedModel::tokenizer() const {

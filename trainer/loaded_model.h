@@ -8,7 +8,7 @@
 
 namespace jamba {
 
-/// A model read from a checkpoint, for inference: no gradients, no optimizer.
+/// A model read from a checkpoint, for inference on one rank: no gradients, no optimizer.
 class LoadedModel {
  public:
   /// path: a checkpoint, a directory of checkpoints, or a run directory.
@@ -18,6 +18,8 @@ class LoadedModel {
   const std::string& path() const { return path_; }
   const Manifest& manifest() const { return manifest_; }
   const JambaModel& model() const { return model_; }
+  const Mesh& mesh() const { return mesh_; }
+  Parameters& parameters() { return parameters_; }
   DType compute_dtype() const { return parameters_.compute_dtype(); }
 
   /// The tokenizer that the checkpoint carries.
@@ -29,6 +31,7 @@ class LoadedModel {
 
   std::string path_;
   Manifest manifest_;
+  Mesh mesh_;  // of one rank
   Parameters parameters_;
   JambaModel model_;
 };

@@ -6,6 +6,7 @@
 
 #include "kernels/core/errors.h"
 #include "trainer/config/fields.h"
+#include "trainer/parallel_rules.h"
 
 namespace jamba {
 
@@ -60,6 +61,7 @@ class Rules {
  public:
   explicit Rules(std::vector<ConfigFault> faults) : faults_(std::move(faults)) {}
 
+  bool empty() const { return faults_.empty(); }
   bool sound(std::initializer_list<std::string_view> keys) const {
     return std::none_of(faults_.begin(), faults_.end(), [&](const ConfigFault& fault) {
       return std::find(keys.begin(), keys.end(), fault.key) != keys.end();
@@ -75,44 +77,6 @@ class Rules {
  private:
   std::vector<ConfigFault> faults_;
 };
-
-/// Axes other than data parallelism have their place in the format but not yet in the trainer.
-void check_axes(Rules& rules, const ParallelConfig& c) {
-  const struct {
-    const char* key;
-    const char* name;
-    std::int64_t degree;
-  } axes[] = {{"parallel.tp", "tensor parallelism", c.tp},
-              {"parallel.pp", "pipeline parallelism", c.pp},
-              {"parallel.cp", "context parallelism", c.cp},
-              {"parallel.ep", "expert parallelism", c.ep}};
-  for (const auto& axis : axes) {
-    rules.require(axis.degree <= 1, axis.key,
-                  "{} is not supported in this version: must be 1, got {}; ranks are data parallel",
-                  axis.name, axis.degree);
-  }
-}
-
-void check_batch(Rules& rules, const TrainConfig& c, int world_size) {
-  if (!rules.sound({"train.micro_batch_size", "train.global_batch_size"})) return;
-  if (c.global_batch_size == 0) return;
-  const std::int64_t ranks = std::max(world_size, 1);
-  if (c.micro_batch_size > c.global_batch_size) {
-    rules.require(false, "train.global_batch_size",
-                  "must be at least train.micro_batch_size ({}), got {}", c.micro_batch_size,
-                  c.global_batch_size);
-    return;
-  }
-  // micro <= global here, so the product cannot overflow for any real number of ranks.
-  std::int64_t unit = 0;
-  if (__builtin_mul_overflow(c.micro_batch_size, ranks, &unit)) return;
-  const std::int64_t below = c.global_batch_size / unit * unit;
-  rules.require(c.global_batch_size == below, "train.global_batch_size",
-                "{} is no multiple of train.micro_batch_size x data-parallel ranks ({} x {} = {}); "
-                "nearest: {}{}",
-                c.global_batch_size, c.micro_batch_size, ranks, unit,
-                below > 0 ? fmt::format("{} or ", below) : "", below + unit);
-}
 
 void check_schedule(Rules& rules, const OptimizerConfig& c, std::int64_t steps) {
   if (rules.sound({"optimizer.lr", "optimizer.min_lr"})) {
@@ -158,20 +122,23 @@ void check_data(Rules& rules, const DataConfig& c) {
 
 }  // namespace
 
-std::vector<ConfigFault> check(const RunConfig& run, int world_size) {
+std::vector<ConfigFault> check_ranges(const RunConfig& run) {
   RunConfig copy = run;
   RangeCheck ranges;
   visit_fields(ranges, copy);
-  std::vector<ConfigFault> faults = ranges.take_faults();
+  return ranges.take_faults();
+}
+
+std::vector<ConfigFault> check(const RunConfig& run, int world_size) {
+  std::vector<ConfigFault> faults = check_ranges(run);
   for (ConfigFault& fault : check(run.model)) {
     faults.push_back({"model." + fault.key, std::move(fault.message)});
   }
   Rules rules(std::move(faults));
   rules.require(!run.run_dir.empty(), "run_dir", "must not be empty");
   check_data(rules, run.data);
-  check_batch(rules, run.train, world_size);
   check_schedule(rules, run.optimizer, run.train.steps);
-  check_axes(rules, run.parallel);
+  if (rules.empty()) return check_parallel(run, world_size);
   return rules.take();
 }
 

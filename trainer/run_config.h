@@ -15,7 +15,7 @@ enum class Recompute { none, block };
 
 struct TrainConfig {
   std::int64_t steps = 0;
-  std::int64_t micro_batch_size = 1;   // sequences a rank in one forward
+  std::int64_t micro_batch_size = 1;   // sequences in one forward
   std::int64_t global_batch_size = 0;  // sequences a step, over all ranks; 0: micro * dp
   std::uint64_t seed = 1;
   DType dtype = DType::f32;  // storage of weights and activations
@@ -25,13 +25,21 @@ struct TrainConfig {
   double peak_gflops = 0;              // a rank, for MFU; 0: measured at start
 };
 
+enum class Deterministic { mesh, tree };
+
 /// Degrees of each parallel axis; dp is what remains of the ranks.
 struct ParallelConfig {
   std::int64_t tp = 1;
   std::int64_t pp = 1;
   std::int64_t cp = 1;
   std::int64_t ep = 1;
-  double bucket_mb = 25;  // gradient reduction
+  bool sequence_parallel = true;  // with tp: the residual stream is split over tokens
+  std::int64_t zero = 0;          // ZeRO stage, 0 to 3
+  std::int64_t pp_chunks = 1;     // of layers, a stage; above 1: interleaved schedule
+  std::string pp_layers;          // of each chunk, such as "5 3"; empty: even
+  Deterministic deterministic = Deterministic::mesh;
+  double timeout_seconds = 1800;   // longest wait for another rank; 0: none
+  bool check_collectives = false;  // compare what ranks ask for before each collective
 };
 
 struct CheckpointConfig {
@@ -61,8 +69,11 @@ struct RunConfig {
   LogConfig log;
 };
 
-/// Every broken rule between fields, in words; keys are full paths such as "train.steps".
-/// world_size <= 0: the number of ranks is not known yet.
+/// Every number outside its range in the table of keys; the model has its own check.
+std::vector<ConfigFault> check_ranges(const RunConfig&);
+
+/// Every number out of range and every broken rule between fields, in words; keys are full paths
+/// such as "train.steps". world_size <= 0: the number of ranks is not known yet.
 std::vector<ConfigFault> check(const RunConfig&, int world_size);
 
 }  // namespace jamba

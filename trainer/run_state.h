@@ -10,10 +10,14 @@
 
 namespace jamba {
 
+/// Which elements: of a rank's parameters those that it must hold to go on, or a share such that
+/// all ranks of the mesh together give each logical element once.
+enum class Elements { owned, share };
+
 /// Master weights, as "weight/<parameter>". Good while the masters live.
-std::vector<StateSlice> weight_slices(const Masters&);
+std::vector<StateSlice> weight_slices(const Masters&, Elements);
 /// Weights and both moments ("adam_m/...", "adam_v/..."): all that a resumed run needs.
-std::vector<StateSlice> training_slices(const Masters&, const AdamWOptimizer&);
+std::vector<StateSlice> training_slices(const Masters&, const AdamWOptimizer&, Elements);
 
 /// Where a run keeps its checkpoints.
 std::string checkpoint_root(const std::string& run_dir);

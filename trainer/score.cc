@@ -16,14 +16,15 @@ std::vector<float> score_tokens(Workspace& workspace, const JambaModel& model,
   Microbatch batch;
   batch.ids = ctx.activation(DType::i32, {1, n});
   batch.labels = ctx.activation(DType::i32, {1, n});
-  batch.sequences = {1, n, {}, ctx.activation(DType::i32, {n})};
+  batch.sequences = {1, n, {}, ctx.activation(DType::i32, {n}), n, {}};
   for (std::int64_t t = 0; t < n; ++t) {
     const auto at = static_cast<std::size_t>(t);
     batch.ids.ptr<std::int32_t>()[t] = static_cast<std::int32_t>(ids[at]);
     batch.labels.ptr<std::int32_t>()[t] = static_cast<std::int32_t>(ids[at + 1]);
     batch.sequences.positions.ptr<std::int32_t>()[t] = static_cast<std::int32_t>(t);
   }
-  model.forward(ctx, batch, std::nullopt, Recomputation::on, saved);
+  model.begin(ctx, batch, saved);
+  model.forward(ctx, batch, Recomputation::on, saved);
   const Tensor loss = ctx.activation(DType::f32, {n});
   model.token_losses(ctx, loss, batch, saved);
   std::vector<float> out(static_cast<std::size_t>(n));

@@ -3,45 +3,27 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/pointwise/pointwise.h"
 #include "trainer/metrics/figures.h"
 #include "trainer/optim/schedule.h"
 
 namespace jamba {
 
-namespace {
-
-std::int64_t micro_count(const RunConfig& c, int ranks) {
-  return c.train.global_batch_size / (c.train.micro_batch_size * ranks);
-}
-
-std::int64_t bucket_elements(const RunConfig& c) {
-  return std::max<std::int64_t>(static_cast<std::int64_t>(c.parallel.bucket_mb * 1e6 / 4), 1);
-}
-
-}  // namespace
-
-TrainStep::TrainStep(const RunConfig& config, Communicator& dp, Workspace& workspace,
-                     const Parameters& parameters, const JambaModel& model,
-                     const AdamWOptimizer& optimizer)
+TrainStep::TrainStep(const RunConfig& config, Stream& stream, RankModel& rank)
     : config_(config),
-      dp_(dp),
-      workspace_(workspace),
-      parameters_(parameters),
-      model_(model),
-      optimizer_(optimizer),
-      buffers_(micro_count(config, dp.size()), config.train.micro_batch_size, config.data.seq_len),
-      reducer_(dp, workspace.stream(), parameters.flat_gradients(), bucket_elements(config)),
-      saved_(model.make_saved()),
-      expert_counts_(static_cast<std::size_t>(model.num_moe_layers() * config.model.num_experts)) {}
+      stream_(stream),
+      rank_(rank),
+      buffers_(rank.mesh(), jamba::num_micro(config, rank.mesh().shape()),
+               config.train.micro_batch_size, config.data.seq_len),
+      expert_counts_(
+          static_cast<std::size_t>(num_mixtures(config.model) * config.model.num_experts)) {}
 
 StepOutcome TrainStep::run(TokenSource& source, std::int64_t step, bool stop) {
   StepOutcome out;
   out.lr = learning_rate(config_.optimizer, step, config_.train.steps);
   const LossScale scale = load_tokens(source, step);
-  const LossSums sums = forward_backward(step, scale);
-  share_sums(sums, scale, stop, out);
-  share_expert_load(out);
+  LossSums sums = forward_backward(step, scale);
+  share_losses(sums, scale, out);
+  share_counts(stop, out);
   update(step, out);
   return out;
 }
@@ -49,84 +31,55 @@ StepOutcome TrainStep::run(TokenSource& source, std::int64_t step, bool stop) {
 LossScale TrainStep::load_tokens(TokenSource& source, std::int64_t step) {
   std::int64_t targets = 0;
   for (std::int64_t i = 0; i < buffers_.count(); ++i) {
-    targets += source.fill(step, i, buffers_.tokens(i));
+    targets += source.fill(step, buffers_.number(i), buffers_.tokens(i));
   }
-  dp_.all_reduce(workspace_.stream(), Tensor(&targets, DType::i64, {1}), ReduceOp::sum);
+  rank_.mesh().dp().all_reduce(stream_, Tensor(&targets, DType::i64, {1}));
   return {targets > 0 ? 1.0 / static_cast<double>(targets) : 0.0,
           1.0 / static_cast<double>(config_.train.global_batch_size)};
 }
 
 LossSums TrainStep::forward_backward(std::int64_t step, const LossScale& scale) {
-  const Recomputation recomputation =
-      config_.train.recompute == Recompute::block ? Recomputation::on : Recomputation::off;
-  const std::int64_t sequences = config_.train.micro_batch_size;
-  LossSums total;
   std::fill(expert_counts_.begin(), expert_counts_.end(), 0);
-  model_.start_gradients(workspace_.stream());
-  for (std::int64_t i = 0; i < buffers_.count(); ++i) {
-    const bool last = i + 1 == buffers_.count();
-    workspace_.reset();
-    const Context ctx = workspace_.context(i == 0 ? Write::overwrite : Write::accumulate);
-    const RouterNoise noise{config_.train.seed, static_cast<std::uint64_t>(step),
-                            (dp_.rank() * buffers_.count() + i) * sequences * config_.data.seq_len};
-    const LossSums sums = model_.train(ctx, buffers_.model_view(i), scale, noise, recomputation,
-                                       saved_, [&](std::int64_t offset) {
-                                         if (last) reducer_.ready_from(offset);
-                                       });
-    total += sums;
-    model_.add_expert_counts(saved_, expert_counts_);
-  }
-  reducer_.finish();
-  return total;
+  dropped_rows_ = 0;
+  const RouterNoise noise{config_.train.seed, static_cast<std::uint64_t>(step)};
+  return rank_.runner().train(buffers_, scale, noise, expert_counts_, dropped_rows_);
 }
 
-/// Sums every rank's losses in rank order, in double: the same number on all ranks.
-void TrainStep::share_sums(const LossSums& sums, const LossScale& scale, bool stop,
-                           StepOutcome& out) {
-  constexpr std::int64_t kFields = 5;
-  const double mine[kFields] = {sums.nll * scale.token, sums.aux * scale.sequence,
-                                sums.z * scale.sequence, sums.activation * scale.sequence,
-                                stop ? 1.0 : 0.0};
-  constexpr std::int64_t kBytes = kFields * static_cast<std::int64_t>(sizeof(double));
-  gathered_.resize(static_cast<std::size_t>(kFields * dp_.size()));
-  dp_.all_gather(workspace_.stream(), Tensor(gathered_.data(), DType::u8, {dp_.size(), kBytes}),
-                 Tensor(const_cast<double*>(mine), DType::u8, {kBytes}));
-  double total[kFields] = {};
-  for (int r = 0; r < dp_.size(); ++r) {
-    for (std::int64_t f = 0; f < kFields; ++f) {
-      total[f] += gathered_[static_cast<std::size_t>(r * kFields + f)];
-    }
-  }
-  const ModelConfig& m = config_.model;
-  out.lm_loss = total[0];
-  out.aux_loss = total[1];
-  out.z_loss = total[2];
-  out.activation_loss = total[3];
-  out.stop_requested = total[4] > 0;
-  out.loss = total[0] + m.router_aux_loss_coef * total[1] + m.router_z_loss_coef * total[2] +
-             m.activation_loss_coef * total[3];
+void TrainStep::share_losses(LossSums& sums, const LossScale& scale, StepOutcome& out) {
+  sums.all_reduce(stream_, rank_.mesh().world());
+  out.losses =
+      mean_losses(sums, scale, config_.model, config_.train.micro_batch_size, config_.data.seq_len);
 }
 
-void TrainStep::share_expert_load(StepOutcome& out) {
-  const std::int64_t layers = model_.num_moe_layers(), experts = config_.model.num_experts;
-  if (layers == 0) return;
-  dp_.all_reduce(workspace_.stream(), Tensor(expert_counts_.data(), DType::i64, {layers * experts}),
-                 ReduceOp::sum);
-  const ExpertLoad load = expert_load(expert_counts_, experts);
+/// Tensor-parallel ranks route the same tokens: one of them counts.
+void TrainStep::share_counts(bool stop, StepOutcome& out) {
+  std::vector<std::int64_t> shared = expert_counts_;
+  shared.push_back(dropped_rows_);
+  if (rank_.mesh().at().tp > 0) std::fill(shared.begin(), shared.end(), 0);
+  shared.push_back(stop ? 1 : 0);
+  rank_.mesh().world().all_reduce(stream_, Tensor(shared.data(), DType::i64, {std::ssize(shared)}));
+  out.stop_requested = shared.back() > 0;
+  out.dropped_rows = shared[shared.size() - 2];
+  shared.resize(expert_counts_.size());
+  const ExpertLoad load = expert_load(shared, config_.model.num_experts);
   out.expert_load_max = load.max_over_mean;
   out.expert_entropy = load.entropy;
 }
 
-/// Gradients and losses are the same bits on every rank, so that every rank decides alike.
+double TrainStep::gradient_norm() {
+  ExactSum squares;
+  rank_.parameters().add_gradient_squares(rank_.runner().scratch(), squares);
+  const std::span<std::int64_t> words = squares.words();
+  rank_.mesh().world().all_reduce(stream_, Tensor(words.data(), DType::i64, {std::ssize(words)}));
+  return std::sqrt(squares.value());
+}
+
+/// The norm and the losses are the same bits on every rank, so that every rank decides alike.
 void TrainStep::update(std::int64_t step, StepOutcome& out) {
-  Stream& stream = workspace_.stream();
-  workspace_.reset();
-  out.grad_norm =
-      std::sqrt(sum_of_squares(stream, workspace_.scratch(), parameters_.flat_gradients()));
-  out.skipped = !std::isfinite(out.grad_norm) || !std::isfinite(out.loss);
+  out.grad_norm = gradient_norm();
+  out.skipped = !std::isfinite(out.grad_norm) || !std::isfinite(out.losses.total);
   if (out.skipped) return;
-  optimizer_.step(stream, out.lr, step + 1,
-                  clip_factor(out.grad_norm, config_.optimizer.grad_clip));
+  rank_.optimizer().step(out.lr, step + 1, clip_factor(out.grad_norm, config_.optimizer.grad_clip));
 }
 
 }  // namespace jamba

@@ -18,22 +18,17 @@ namespace jamba {
 
 namespace {
 
-/// This rank's share of the training batches.
 class StoredTokens : public TokenSource {
  public:
-  StoredTokens(const RunConfig& c, int rank, int world_size)
-      : batches_(c.data, c.model.vocab_size, c.train.global_batch_size, c.train.seed),
-        shape_{world_size, c.train.micro_batch_size, c.train.global_batch_size},
-        rank_(rank) {}
+  explicit StoredTokens(const RunConfig& c)
+      : batches_(c.data, c.model.vocab_size, c.train.global_batch_size, c.train.seed) {}
 
-  std::int64_t fill(std::int64_t step, std::int64_t micro_index, const Batch& out) override {
-    return batches_.fill(step, micro_index, rank_, shape_, out);
+  std::int64_t fill(std::int64_t step, std::int64_t micro, const Batch& out) override {
+    return batches_.fill(step, micro, out);
   }
 
  private:
   TrainBatches batches_;
-  BatchShape shape_;
-  int rank_;
 };
 
 std::string file_content(const std::string& path) {
@@ -48,32 +43,34 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 }  // namespace
 
 TrainingRun::TrainingRun(const RunConfig& config, Communicator& comm, Stream& stream,
-                         const std::atomic<bool>& stop)
-    : config_(config), comm_(comm), workspace_(stream), stop_(stop) {
+                         const std::atomic<bool>& stop, const LaunchInfo& launch)
+    : config_(config),
+      comm_(comm),
+      stream_(stream),
+      launch_(launch),
+      mesh_(make_mesh(config, comm)),
+      stop_(stop) {
   agreed(comm_, [&] { open(); });
   agreed(comm_, [&] { resume(); });
   expect_same_start();
+  start();
+  if (!launch.trace.empty()) trace_ = std::make_unique<StepTrace>(launch.trace);
   agreed(comm_, [&] { log_start(); });
 }
 
 void TrainingRun::open() {
   tokenizer_ = load_tokenizer(config_.data.tokenizer);
-  tokens_ = std::make_unique<StoredTokens>(config_, comm_.rank(), comm_.size());
-  evaluator_ = std::make_unique<Evaluator>(config_.data, config_.model,
+  tokens_ = std::make_unique<StoredTokens>(config_);
+  evaluator_ = std::make_unique<Evaluator>(mesh_, config_.data, config_.model,
                                            config_.train.micro_batch_size, config_.eval.max_tokens);
-  parameters_ =
-      std::make_unique<Parameters>(config_.model, config_.train.dtype, Gradients::allocate);
-  model_ = std::make_unique<JambaModel>(config_.model, *parameters_);
-  optimizer_ = std::make_unique<AdamWOptimizer>(*parameters_, config_.optimizer);
-  train_step_ =
-      std::make_unique<TrainStep>(config_, comm_, workspace_, *parameters_, *model_, *optimizer_);
-  peak_gflops_ = config_.train.peak_gflops > 0
-                     ? config_.train.peak_gflops
-                     : measure_peak_gflops(workspace_.stream(), config_.train.dtype);
+  rank_ = std::make_unique<RankModel>(config_, mesh_, stream_);
+  train_step_ = std::make_unique<TrainStep>(config_, stream_, *rank_);
+  peak_gflops_ = config_.train.peak_gflops > 0 ? config_.train.peak_gflops
+                                               : measure_peak_gflops(stream_, config_.train.dtype);
   if (comm_.rank() == 0) directory_.emplace(config_.run_dir);
 }
 
-/// Continues from the newest checkpoint that loads, or starts from the seed if there is none.
+/// Loads the newest sound checkpoint, if there is one.
 void TrainingRun::resume() {
   const std::string root = checkpoint_root(config_.run_dir);
   std::vector<std::string> damaged;
@@ -81,8 +78,9 @@ void TrainingRun::resume() {
   while (const auto found = find_latest(root, damaged)) {
     expect_same_model(found->path, found->manifest, config_.model);
     try {
-      const Masters masters(workspace_.stream(), *parameters_);
-      load_checkpoint(found->path, training_slices(masters, *optimizer_));
+      const Masters masters(rank_->parameters(), Masters::Access::write);
+      load_checkpoint(found->path, training_slices(masters, rank_->optimizer(), Elements::owned),
+                      comm_.size() == 1 ? Wanted::whole_groups : Wanted::some_tensors);
     } catch (const CheckpointError& e) {
       notes.push_back(fmt::format("skipping a damaged checkpoint: {}", e.what()));
       damaged.push_back(found->path);
@@ -95,9 +93,6 @@ void TrainingRun::resume() {
       notes.push_back("changed since the checkpoint: " + change);
     }
     break;
-  }
-  if (first_step_ == 0) {
-    initialize(workspace_.stream(), *parameters_, config_.model, config_.train.seed);
   }
   if (comm_.rank() != 0) {
     log_ = std::make_unique<RunLog>();
@@ -113,7 +108,7 @@ void TrainingRun::resume() {
 /// checkpoints.
 void TrainingRun::expect_same_start() {
   std::int64_t newest = first_step_;
-  comm_.all_reduce(workspace_.stream(), Tensor(&newest, DType::i64, {1}), ReduceOp::max);
+  comm_.all_reduce(stream_, Tensor(&newest, DType::i64, {1}), ReduceOp::max);
   agreed(comm_, [&] {
     if (first_step_ == newest) return;
     throw CheckpointError(
@@ -123,6 +118,15 @@ void TrainingRun::expect_same_start() {
   });
 }
 
+/// Weights on all ranks: those of the checkpoint, or drawn from the seed.
+void TrainingRun::start() {
+  if (first_step_ > 0) {
+    rank_->parameters().publish();
+  } else {
+    initialize(rank_->parameters(), config_.model, config_.train.seed);
+  }
+}
+
 void TrainingRun::log_start() {
   const ParameterCount count = count_parameters(config_.model);
   log_->message(fmt::format("model   {} ({} parameters, {} active a token)",
@@ -130,9 +134,10 @@ void TrainingRun::log_start() {
                             format_count(static_cast<double>(count.total)),
                             format_count(static_cast<double>(count.active))));
   log_->message(fmt::format(
-      "batch   {} sequences of {} tokens: {} ranks x {} micro-batches of {}; {} threads a rank",
-      config_.train.global_batch_size, config_.data.seq_len, comm_.size(), train_step_->num_micro(),
-      config_.train.micro_batch_size, workspace_.stream().num_threads()));
+      "batch   {} sequences of {} tokens: {} x {} micro-batches of {}; {} threads a rank",
+      config_.train.global_batch_size, config_.data.seq_len, mesh_.shape().dp,
+      train_step_->num_micro(), config_.train.micro_batch_size, stream_.num_threads()));
+  if (comm_.size() > 1) log_->message(mesh_table(mesh_.shape(), launch_.ranks_a_node));
   log_->message(fmt::format("run     {}", config_.run_dir));
   if (first_step_ > 0) log_->message(fmt::format("resuming after step {}", first_step_));
 }
@@ -150,6 +155,7 @@ ExitCode TrainingRun::run() {
     if (due(config_.eval.every, step)) evaluate(step);
     if (due(config_.checkpoint.every, step) || stopped) save(step);
   }
+  if (trace_ != nullptr && step > first_step_ + 2) trace_->finish(stream_, comm_);
   const bool preempted = stopped && step < config_.train.steps;
   if (!preempted) {
     evaluate(step);
@@ -165,7 +171,8 @@ ExitCode TrainingRun::run() {
 /// Returns whether any rank was asked to stop.
 bool TrainingRun::one_step(std::int64_t step) {
   const auto begin = std::chrono::steady_clock::now();
-  workspace_.stream().profile().reset();
+  stream_.profile().reset();
+  trace_step(step);
   const StepOutcome outcome = train_step_->run(*tokens_, step, stop_.load());
   const double seconds = seconds_since(begin);
   skipped_ += outcome.skipped ? 1 : 0;
@@ -174,12 +181,14 @@ bool TrainingRun::one_step(std::int64_t step) {
   const bool warm = average_step_seconds_ > 0 && step > first_step_ + 1;
   average_step_seconds_ = warm ? 0.9 * average_step_seconds_ + 0.1 * seconds : seconds;
   std::int64_t memory = peak_memory_bytes();
-  comm_.all_reduce(workspace_.stream(), Tensor(&memory, DType::i64, {1}), ReduceOp::max);
+  comm_.all_reduce(stream_, Tensor(&memory, DType::i64, {1}), ReduceOp::max);
   if (comm_.rank() == 0) {
     StepRecord record = make_record(outcome, step + 1, seconds);
     record.peak_memory_bytes = memory;
+    add_traffic(record);
     const bool last = step + 1 == config_.train.steps;
     log_->write(record, due(config_.log.every, step + 1) || last);
+    if (step == first_step_ + 1 && comm_.size() > 1) log_->message(traffic_line(record));
   }
   if (skipped_in_a_row_ >= config_.train.max_skipped_steps) {
     DivergedError error(fmt::format(
@@ -192,6 +201,24 @@ bool TrainingRun::one_step(std::int64_t step) {
   return outcome.stop_requested;
 }
 
+/// The third and fourth step: the first two warm up memory and caches.
+void TrainingRun::trace_step(std::int64_t step) {
+  if (trace_ == nullptr) return;
+  if (step == first_step_ + 2) trace_->begin(stream_);
+  if (step < first_step_ + 4) return;
+  trace_->finish(stream_, comm_);
+  trace_.reset();
+}
+
+void TrainingRun::add_traffic(StepRecord& record) {
+  const std::vector<Mesh::Traffic> now = mesh_.traffic();
+  for (std::size_t i = 0; i < now.size(); ++i) {
+    const std::int64_t before = sent_before_.empty() ? 0 : sent_before_[i].bytes;
+    record.sent_bytes.emplace_back(now[i].axis, now[i].bytes - before);
+  }
+  sent_before_ = now;
+}
+
 StepRecord TrainingRun::make_record(const StepOutcome& outcome, std::int64_t step, double seconds) {
   StepRecord r;
   const auto tokens_per_step =
@@ -199,11 +226,11 @@ StepRecord TrainingRun::make_record(const StepOutcome& outcome, std::int64_t ste
   r.step = step;
   r.total_steps = config_.train.steps;
   r.tokens = step * config_.train.global_batch_size * config_.data.seq_len;
-  r.loss = outcome.loss;
-  r.lm_loss = outcome.lm_loss;
-  r.aux_loss = outcome.aux_loss;
-  r.z_loss = outcome.z_loss;
-  r.activation_loss = outcome.activation_loss;
+  r.loss = outcome.losses.total;
+  r.lm_loss = outcome.losses.lm;
+  r.aux_loss = outcome.losses.aux;
+  r.z_loss = outcome.losses.z;
+  r.activation_loss = outcome.losses.activation;
   r.grad_norm = outcome.grad_norm;
   r.lr = outcome.lr;
   r.step_seconds = seconds;
@@ -213,15 +240,16 @@ StepRecord TrainingRun::make_record(const StepOutcome& outcome, std::int64_t ste
                                   r.tokens_per_second, r.peak_gflops);
   r.expert_load_max = outcome.expert_load_max;
   r.expert_entropy = outcome.expert_entropy;
+  r.dropped_rows = outcome.dropped_rows;
   r.skipped_steps = skipped_;
-  r.seconds = workspace_.stream().profile().seconds;
+  r.seconds = stream_.profile().seconds;
   r.seconds_left = average_step_seconds_ * static_cast<double>(config_.train.steps - step);
   return r;
 }
 
 void TrainingRun::evaluate(std::int64_t step) {
   if (evaluator_->empty() || evaluated_step_ == step) return;
-  log_->write(evaluator_->run(comm_, workspace_, *model_, step));
+  log_->write(evaluator_->run(stream_, rank_->runner(), step));
   evaluated_step_ = step;
 }
 
@@ -234,18 +262,15 @@ void TrainingRun::save(std::int64_t step) {
   info.sampler_position = step * config_.train.global_batch_size;
   info.model = config_.model;
   info.run_config = to_json(config_);
-  info.mesh = {{"dp", comm_.size()}};
+  const MeshShape& mesh = mesh_.shape();
+  info.mesh = {{"dp", mesh.dp}, {"pp", mesh.pp}, {"cp", mesh.cp}, {"tp", mesh.tp}, {"ep", mesh.ep}};
   info.tokenizer_hash = tokenizer_->hash();
   if (config_.data.tokenizer != "bytes")
     info.tokenizer_model = file_content(config_.data.tokenizer);
   {
-    // Data-parallel ranks hold equal copies: one of them writes.
-    std::optional<Masters> masters;
-    std::vector<StateSlice> slices;
-    if (comm_.rank() == 0) {
-      slices = training_slices(masters.emplace(workspace_.stream(), *parameters_), *optimizer_);
-    }
-    save_checkpoint(comm_, checkpoint_root(config_.run_dir), info, slices);
+    const Masters masters(rank_->parameters(), Masters::Access::read);
+    save_checkpoint(comm_, checkpoint_root(config_.run_dir), info,
+                    training_slices(masters, rank_->optimizer(), Elements::share));
   }
   saved_step_ = step;
   agreed(comm_, [&] {

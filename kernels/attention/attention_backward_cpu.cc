@@ -153,9 +153,10 @@ struct Segments {
   std::int64_t count;
   std::int64_t first_place;  // of the queries, among the keys
   std::int64_t positions;    // of one segment, at most
+  std::int64_t seq;
 
   explicit Segments(const QueryTiling& tiling)
-      : first_place(tiling.shape.seq_keys - tiling.shape.seq) {
+      : first_place(tiling.shape.seq_keys - tiling.shape.seq), seq(tiling.shape.seq) {
     constexpr std::int64_t kEnoughItems = 16;  // enough to keep threads busy, few enough to store
     const std::int64_t kv_heads = tiling.shape.batch * tiling.shape.num_kv_heads;
     const std::int64_t wanted = (kEnoughItems + kv_heads - 1) / std::max<std::int64_t>(kv_heads, 1);
@@ -163,6 +164,15 @@ struct Segments {
     count = (tiling.num_position_blocks + blocks - 1) / blocks;
     positions = blocks * tiling.positions;
   }
+  /// Keys that a segment sees, which are the rows of its partials.
+  std::int64_t keys(std::int64_t segment) const {
+    return first_place + std::min((segment + 1) * positions, seq);
+  }
+  /// Rows of the partials of all segments before this one, which are as long as each other.
+  std::int64_t rows_before(std::int64_t segment) const {
+    return segment * first_place + positions * segment * (segment + 1) / 2;
+  }
+  std::int64_t rows() const { return count == 0 ? 0 : rows_before(count - 1) + keys(count - 1); }
   /// The first segment that sees key j.
   std::int64_t first(std::int64_t j) const {
     return std::max<std::int64_t>(j - first_place, 0) / positions;
@@ -172,14 +182,16 @@ struct Segments {
 /// d[j] = factor * sum of the segments' partials; segments that end before key j have none, and
 /// where there is no query there is no segment.
 template <class T>
-void add_partials(T* d, const float* first_partial, std::int64_t partial_stride,
-                  std::int64_t first_segment, std::int64_t num_segments, std::int64_t head_dim,
-                  float factor) {
+void add_partials(T* d, const float* partials, const Segments& segments, std::int64_t row_stride,
+                  std::int64_t j, std::int64_t head_dim, float factor) {
+  const std::int64_t first = segments.first(j);
+  const auto row = [&](std::int64_t s) {
+    return partials + (segments.rows_before(s) + j) * row_stride;
+  };
   for_lanes(head_dim, [&](std::int64_t i, std::int64_t n) HWY_ATTR {
-    VF sum = first_segment < num_segments ? load(first_partial + first_segment * partial_stride + i)
-                                          : hn::Zero(DF());
-    for (std::int64_t s = first_segment + 1; s < num_segments; ++s) {
-      sum = hn::Add(sum, load(first_partial + s * partial_stride + i));
+    VF sum = first < segments.count ? load(row(first) + i) : hn::Zero(DF());
+    for (std::int64_t s = first + 1; s < segments.count; ++s) {
+      sum = hn::Add(sum, load(row(s) + i));
     }
     store_n(hn::Mul(sum, hn::Set(DF(), factor)), d + i, n);
   });
@@ -194,9 +206,8 @@ void backward_segment(const Scratch& scratch, const Partial& partial, const Oper
   const AttentionShape& shape = tiling.shape;
   const std::int64_t first = segment * segments.blocks;
   const std::int64_t last = std::min(first + segments.blocks, tiling.num_position_blocks);
-  const std::int64_t end_key = segments.first_place + std::min(last * tiling.positions, shape.seq);
-  std::fill_n(partial.dk, end_key * scratch.row_stride, 0.0f);
-  std::fill_n(partial.dv, end_key * scratch.row_stride, 0.0f);
+  std::fill_n(partial.dk, segments.keys(segment) * scratch.row_stride, 0.0f);
+  std::fill_n(partial.dv, segments.keys(segment) * scratch.row_stride, 0.0f);
   for (std::int64_t p = first; p < last; ++p) {
     for (std::int64_t h = 0; h < tiling.blocks_per_group(); ++h) {
       const QueryBlock block(tiling, starts, kv / shape.num_kv_heads, kv % shape.num_kv_heads, h,
@@ -213,19 +224,18 @@ void backward_typed(Stream& stream, Arena& arena, const Operands<T>& x, const st
   const Segments segments(tiling);
   const std::int64_t kv_heads = shape.batch * shape.num_kv_heads;
   const std::int64_t row_stride = round_up_lanes(shape.head_dim);
-  const std::int64_t partial_floats = shape.seq_keys * row_stride;
   const std::int64_t floats = Scratch::floats(shape.head_dim);
   ArenaScope scope(arena);
   float* base = arena.allocate(DType::f32, {stream.num_threads(), floats}).ptr<float>();
   const auto partials = [&] {
-    return arena.allocate(DType::f32, {kv_heads, segments.count, partial_floats}).ptr<float>();
+    return arena.allocate(DType::f32, {kv_heads, segments.rows(), row_stride}).ptr<float>();
   };
   float* const dk = partials();
   float* const dv = partials();
   parallel_items(stream, kv_heads * segments.count, [&](std::int64_t strand, std::int64_t item) {
     // Late segments see the most keys; they go first, so that the small ones fill the end.
     const std::int64_t segment = segments.count - 1 - item / kv_heads, kv = item % kv_heads;
-    const std::int64_t at = (kv * segments.count + segment) * partial_floats;
+    const std::int64_t at = (kv * segments.rows() + segments.rows_before(segment)) * row_stride;
     backward_segment(Scratch(base + strand * floats, shape.head_dim), {dk + at, dv + at}, x, tiling,
                      segments, starts, kv, segment, scale);
   });
@@ -234,15 +244,12 @@ void backward_typed(Stream& stream, Arena& arena, const Operands<T>& x, const st
       stream, kv_heads * shape.seq_keys, kKeyBlock, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t n = begin; n < end; ++n) {
           const std::int64_t kv = n / shape.seq_keys, j = n % shape.seq_keys;
-          const std::int64_t from = kv * segments.count * partial_floats + j * row_stride;
+          const std::int64_t from = kv * segments.rows() * row_stride;
           const std::int64_t token = kv / shape.num_kv_heads * shape.seq_keys + j;
           const std::int64_t to =
               (token * shape.num_kv_heads + kv % shape.num_kv_heads) * shape.head_dim;
-          const std::int64_t first = segments.first(j);
-          add_partials(x.dk + to, dk + from, partial_floats, first, segments.count, shape.head_dim,
-                       scale);
-          add_partials(x.dv + to, dv + from, partial_floats, first, segments.count, shape.head_dim,
-                       1.0f);
+          add_partials(x.dk + to, dk + from, segments, row_stride, j, shape.head_dim, scale);
+          add_partials(x.dv + to, dv + from, segments, row_stride, j, shape.head_dim, 1.0f);
         }
       });
 }

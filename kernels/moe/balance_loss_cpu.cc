@@ -13,11 +13,11 @@ void balance_loss(Stream&, Tensor aux, Tensor dprobs, Tensor prob_sum, Tensor co
   const std::int64_t num_products = pooled ? 1 : layers;  // products of averages in one group
   const std::int64_t span = pooled ? layers : 1;          // layers that one product averages
   const double rows = static_cast<double>(span * tokens_per_group);
-  const double weight = static_cast<double>(experts) / static_cast<double>(num_products);
+  const auto weight = static_cast<double>(experts);
 
   for (std::int64_t g = 0; g < groups; ++g) {
-    double total = 0;
     for (std::int64_t p = 0; p < num_products; ++p) {
+      double total = 0;
       for (std::int64_t e = 0; e < experts; ++e) {
         double chosen = 0, probability = 0;
         for (std::int64_t l = p; l < p + span; ++l) {
@@ -30,8 +30,8 @@ void balance_loss(Stream&, Tensor aux, Tensor dprobs, Tensor prob_sum, Tensor co
           dprobs.ptr<float>()[at(l, g, e)] = static_cast<float>(slope) * scale;
         }
       }
+      aux.ptr<float>()[p * groups + g] = static_cast<float>(total);
     }
-    aux.ptr<float>()[g] = static_cast<float>(total);
   }
 }
 

@@ -5,6 +5,7 @@
 namespace jamba {
 
 JAMBA_DECLARE_BACKENDS(router_forward);
+JAMBA_DECLARE_BACKENDS(balance_routing);
 JAMBA_DECLARE_BACKENDS(router_backward);
 JAMBA_DECLARE_BACKENDS(router_statistics);
 JAMBA_DECLARE_BACKENDS(router_jitter);
@@ -20,6 +21,17 @@ void router_forward(Stream& stream, Tensor probs, Tensor index, Tensor weight, T
   expect_tensor("weight", weight, DType::f32, {tokens, k});
   ProfileScope scope(stream.profile(), Part::rest);
   JAMBA_DISPATCH(router_forward, stream, probs, index, weight, logits, renormalize);
+}
+
+void balance_routing(Stream& stream, Tensor index, Tensor weight, Tensor probs,
+                     std::int64_t first_row, bool renormalize) {
+  expect_tensor("probs", probs, DType::f32, {-1, -1});
+  expect_tensor("index", index, DType::i32, {probs.rows(), -1});
+  expect_tensor("weight", weight, DType::f32, {probs.rows(), index.cols()});
+  JAMBA_CHECK(index.cols() <= probs.cols() && first_row >= 0, "top-k of {}, first row {}",
+              index.cols(), first_row);
+  ProfileScope scope(stream.profile(), Part::rest);
+  JAMBA_DISPATCH(balance_routing, stream, index, weight, probs, first_row, renormalize);
 }
 
 void router_backward(Stream& stream, Tensor dlogits, Tensor dweight, Tensor dprobs, Tensor probs,

@@ -16,6 +16,13 @@ namespace jamba {
 void router_forward(Stream&, Tensor probs, Tensor index, Tensor weight, Tensor logits,
                     bool renormalize);
 
+/// Replaces the choice of experts by turns, so that every expert gets the same load whatever the
+/// router says; for benchmarks. Copy (token, slot) goes to expert ((first_row + token) * k + slot)
+/// modulo experts, with the weight that the router gives it.
+/// Shapes, dtypes, renormalize: as router_forward.
+void balance_routing(Stream&, Tensor index, Tensor weight, Tensor probs, std::int64_t first_row,
+                     bool renormalize);
+
 /// Gradients that reach the router's logits, all of them: through the k weights, and through
 /// dprobs (the load-balancing loss, constant over tokens) and the z-loss.
 ///   dlogits = softmax'(scatter(dweight) + dprobs) + z_scale * 2 * lse * probs

@@ -199,5 +199,21 @@ void router_jitter(Stream& stream, Tensor logits, float amount, std::uint64_t se
   });
 }
 
+void balance_routing(Stream&, Tensor index, Tensor weight, Tensor probs, std::int64_t first_row,
+                     bool renormalize) {
+  const std::int64_t experts = probs.cols(), k = index.cols();
+  for (std::int64_t t = 0; t < probs.rows(); ++t) {
+    std::int32_t* chosen = index.ptr<std::int32_t>() + t * k;
+    float* weights = weight.ptr<float>() + t * k;
+    float sum = 0;
+    for (std::int64_t slot = 0; slot < k; ++slot) {
+      chosen[slot] = static_cast<std::int32_t>(((first_row + t) * k + slot) % experts);
+      weights[slot] = probs.ptr<float>()[t * experts + chosen[slot]];
+      sum += weights[slot];
+    }
+    for (std::int64_t slot = 0; renormalize && slot < k; ++slot) weights[slot] /= sum;
+  }
+}
+
 }  // namespace jamba::cpu
 #endif  // HWY_ONCE

@@ -1,6 +1,5 @@
 #include "parallel/comm/operation.h"
 
-#include <algorithm>
 #include <cstring>
 #include <numeric>
 

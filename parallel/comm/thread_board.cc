@@ -1,6 +1,5 @@
 #include "parallel/comm/thread_board.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 

@@ -61,7 +61,10 @@ for ranks in 1 2; do
   expect 66 "no.model" "${train[@]}" "$dir/run.yaml" "$run" "data.tokenizer=$dir/no.model"
   expect 2 "hiden_size.*did you mean.*hidden_size" "${train[@]}" "$dir/run.yaml" model.hiden_size=3
   expect 2 "train.steps" "${train[@]}" "$dir/run.yaml" train.steps=abc
-  expect 2 "tp" "${train[@]}" "$dir/run.yaml" parallel.tp=2
+  expect 2 "parallel.tp: $ranks ranks are no multiple of .*nearest: parallel.tp=$ranks" \
+    "${train[@]}" "$dir/run.yaml" parallel.tp=4
+  expect 2 "parallel.pp_layers: must be as many whole numbers as chunks \(1\)" "${train[@]}" "$dir/run.yaml" parallel.pp_layers=5,3
+  expect 2 "parallel.zero: must be from 0 to 3, got 4" "${train[@]}" "$dir/run.yaml" parallel.zero=4
   expect 2 "vocab" "${train[@]}" "$dir/run.yaml" "$run" model.vocab_size=300
   expect 65 "holds [0-9]+ tokens, fewer than one sequence" "${train[@]}" "$dir/run.yaml" "$run" data.seq_len=100000
   expect 65 "global batch|windows" "${train[@]}" "$dir/run.yaml" "$run" train.global_batch_size=4000
@@ -75,6 +78,21 @@ done
 
 # --- Started without the launcher where more ranks were asked for -----------------------------------
 expect 2 "WORLD_SIZE=2 promises 2 ranks" env WORLD_SIZE=2 "$jamba" train "$dir/run.yaml"
+
+# --- Meshes that the ranks make, but the model or the batch does not fit ---------------------------
+two=("$here/scripts/launch" -n 2 --timeout 50 -- "$jamba")
+expect 2 "parallel.tp: 2 ranks cannot share 3 attention heads evenly; nearest: 1" \
+  "${two[@]}" train "$dir/run.yaml" parallel.tp=2 model.hidden_size=48 model.num_attention_heads=3
+expect 2 "parallel.ep: 2 ranks cannot share 5 experts evenly; nearest: 1" \
+  "${two[@]}" train "$dir/run.yaml" parallel.ep=2 model.num_experts=5
+expect 2 "parallel.pp: 2 stages x 2 chunks must be at most model.num_hidden_layers" \
+  "${two[@]}" train "$dir/run.yaml" parallel.pp=2 parallel.pp_chunks=2
+expect 2 "parallel.deterministic: tree needs a power of two of microbatches" \
+  "${two[@]}" train "$dir/run.yaml" parallel.deterministic=tree train.global_batch_size=6
+golden=$here/tests/goldens/odd_seq17
+expect 2 "parallel.tp: must be from 1 to 1048576, got 0" "$jamba" verify "$golden" parallel.tp=0
+expect 2 "parallel.tp: 1 ranks are no multiple" "$jamba" verify "$golden" parallel.tp=2
+expect 2 "train.steps=3: the fixture decides all but" "$jamba" verify "$golden" train.steps=3
 
 # --- The other commands ------------------------------------------------------------------------------
 expect 2 "subcommand|required" "$jamba"

@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <vector>
 
-#include "parallel/comm/mpi_check.h"
+#include "parallel/comm/mpi_check.h"  // IWYU pragma: keep: MPI itself
 #include "parallel/comm/mpi_session.h"
 
 namespace jamba {

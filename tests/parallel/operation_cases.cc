@@ -240,7 +240,8 @@ void check_splits(Communicator& group) {
   const int p = group.size();
   EXPECT_EQ(a, std::vector<float>(n, across_sum));
   EXPECT_EQ(b, std::vector<float>(n, down_sum));
-  EXPECT_EQ(c, std::vector<float>(n, static_cast<float>(p * (p + 1) / 2)));
+  const int sum = p * (p + 1) / 2;
+  EXPECT_EQ(c, std::vector<float>(n, static_cast<float>(sum)));
 
   const auto alone = down->split("one", down->rank());
   EXPECT_EQ(alone->size(), 1);

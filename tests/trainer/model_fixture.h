@@ -29,35 +29,51 @@ inline ModelConfig small_config() {
   return c;
 }
 
-/// A model with its memory, on `threads` threads.
+/// A model on one rank with its memory, on `threads` threads.
 struct SmallModel {
-  explicit SmallModel(const ModelConfig& c, int threads = 1, DType dtype = DType::f32)
+  explicit SmallModel(const ModelConfig& c, int threads = 1, DType dtype = DType::f32,
+                      std::int64_t num_micro = 1)
       : config(c),
         stream(Stream::cpu(threads)),
-        parameters(c, dtype, Gradients::allocate),
+        parameters(stream, c, mesh, {.compute_dtype = dtype, .zero = {.num_micro = num_micro}}),
         model(c, parameters),
-        workspace(stream),
-        saved(model.make_saved()) {
-    initialize(stream, parameters, c, 7);
+        workspace(stream, mesh) {
+    initialize(parameters, c, 7);
     workspace.activations().set_poison(true);
     workspace.scratch().set_poison(true);
   }
 
-  /// Gradients of one microbatch, in the flat buffer of `parameters`.
+  /// Forward and backward of microbatch `micro` of a step.
   LossSums train(const Microbatch& batch, const LossScale& scale,
-                 Recomputation recomputation = Recomputation::off,
-                 const std::optional<RouterNoise>& noise = std::nullopt) {
+                 Recomputation recomputation = Recomputation::off, std::int64_t micro = 0) {
     workspace.reset();
-    model.start_gradients(stream);
-    return model.train(workspace.context(Write::overwrite), batch, scale, noise, recomputation,
-                       saved, [](std::int64_t) {});
+    const Context ctx = workspace.context();
+    LossSums sums;
+    model.begin(ctx, batch, saved);
+    model.forward(ctx, batch, recomputation, saved);
+    parameters.set_microbatch(micro);
+    const Tensor dx = model.begin_backward(ctx, batch, saved);
+    model.head_backward(ctx, batch, scale, dx, saved, sums);
+    model.backward(ctx, batch, scale, dx, recomputation, saved, sums);
+    return sums;
   }
-  std::vector<float> gradients() const {
-    const Tensor flat = parameters.flat_gradients();
-    return {flat.ptr<float>(), flat.ptr<float>() + flat.numel()};
+  void forward(const Context& ctx, const Microbatch& batch) {
+    model.begin(ctx, batch, saved);
+    model.forward(ctx, batch, Recomputation::off, saved);
+  }
+  /// Of all parameters, one after the other, after the last microbatch.
+  std::vector<float> gradients() {
+    parameters.finish_gradients();
+    std::vector<float> out;
+    for (const Parameters::Entry& entry : parameters.entries()) {
+      const Tensor g = parameters.gradient(entry, parameters.owned(entry));
+      out.insert(out.end(), g.ptr<float>(), g.ptr<float>() + g.numel());
+    }
+    return out;
   }
 
   ModelConfig config;
+  Mesh mesh;
   Stream stream;
   Parameters parameters;
   JambaModel model;

@@ -19,7 +19,7 @@ using test::StepRank;
 
 TEST(TrainStep, DataParallelRanksReachTheGradientOfOneRank) {
   const RunConfig config = small_run_config();
-  std::vector<float> alone;
+  test::NamedTensors alone;
   StepOutcome expected;
   run_ranks(1, [&](Communicator& comm) {
     StepRank rank(config, comm);
@@ -30,10 +30,11 @@ TEST(TrainStep, DataParallelRanksReachTheGradientOfOneRank) {
     run_ranks(size, [&](Communicator& comm) {
       StepRank rank(config, comm);
       const StepOutcome outcome = rank.step(0);
+      const test::NamedTensors gradients = rank.gradients();
       if (comm.rank() != 0) return;
-      test::expect_same_gradients(rank.parameters, alone, 1e-6);
-      EXPECT_NEAR(outcome.lm_loss, expected.lm_loss, 1e-9);
-      EXPECT_NEAR(outcome.aux_loss, expected.aux_loss, 1e-9);
+      test::expect_close(gradients, alone, 1e-6);
+      EXPECT_EQ(outcome.losses.lm, expected.losses.lm);
+      EXPECT_EQ(outcome.losses.aux, expected.losses.aux);
       EXPECT_NEAR(outcome.grad_norm, expected.grad_norm, 1e-6 * expected.grad_norm);
     });
   }
@@ -45,19 +46,24 @@ TEST(TrainStep, AllRanksHoldTheSameWeights) {
   run_ranks(4, [&](Communicator& comm) {
     StepRank rank(config, comm);
     for (std::int64_t step = 0; step < 3; ++step) rank.step(step);
-    weights[static_cast<std::size_t>(comm.rank())] = rank.weights();
+    std::vector<float>& mine = weights[static_cast<std::size_t>(comm.rank())];
+    for (const Parameters::Entry& entry : rank.rank.parameters().entries()) {
+      const float* begin = entry.weight.value.ptr<float>();
+      mine.insert(mine.end(), begin, begin + entry.numel());
+    }
   });
   for (const auto& w : weights) EXPECT_EQ(w, weights[0]);
 }
 
 TEST(TrainStep, TheSameRunGivesTheSameBits) {
   const RunConfig config = small_run_config();
-  std::vector<std::vector<float>> weights;
+  std::vector<test::NamedTensors> weights;
   for (int repeat = 0; repeat < 2; ++repeat) {
     run_ranks(2, [&](Communicator& comm) {
       StepRank rank(config, comm);
       for (std::int64_t step = 0; step < 3; ++step) rank.step(step);
-      if (comm.rank() == 0) weights.push_back(rank.weights());
+      test::NamedTensors mine = rank.weights();
+      if (comm.rank() == 0) weights.push_back(std::move(mine));
     });
   }
   EXPECT_EQ(weights[0], weights[1]);
@@ -68,9 +74,10 @@ TEST(TrainStep, ANonFiniteGradientOfOneRankIsSkippedByAll) {
   run_ranks(2, [&](Communicator& comm) {
     StepRank rank(config, comm);
     rank.step(0);
-    const std::vector<float> before = rank.weights();
+    const test::NamedTensors before = rank.weights();
     // Rank 1 alone meets an infinite embedding, so only its gradients and losses are not finite.
-    float& weight = rank.parameters.entry("model.embed_tokens.weight").value.ptr<float>()[24 * 3];
+    float& weight =
+        rank.rank.parameters().entry("model.embed_tokens.weight").weight.value.ptr<float>()[24 * 3];
     const float kept = weight;
     if (comm.rank() == 1) weight = INFINITY;
     const StepOutcome outcome = rank.step(1);
@@ -108,13 +115,10 @@ TEST(TrainStep, AWarmStepAllocatesNoTensorMemory) {
     run_ranks(1, [&](Communicator& comm) {
       StepRank rank(config, comm);
       for (std::int64_t step = 0; step < 3; ++step) rank.step(step);
-      const std::int64_t arenas = rank.workspace.activations().num_allocations() +
-                                  rank.workspace.scratch().num_allocations();
+      const std::int64_t arenas = rank.rank.runner().num_allocations();
       const std::size_t heap = mallinfo2().uordblks + mallinfo2().hblkhd;
       for (std::int64_t step = 3; step < 6; ++step) rank.step(step);
-      EXPECT_EQ(rank.workspace.activations().num_allocations() +
-                    rank.workspace.scratch().num_allocations(),
-                arenas);
+      EXPECT_EQ(rank.rank.runner().num_allocations(), arenas);
       EXPECT_EQ(mallinfo2().uordblks + mallinfo2().hblkhd, heap) << "bytes in use grew";
     });
   }

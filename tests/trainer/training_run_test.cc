@@ -10,9 +10,11 @@
 
 #include "data/prepare.h"
 #include "parallel/comm/thread_group.h"
+#include "tests/support/tensors.h"
 #include "tests/trainer/model_fixture.h"
 #include "trainer/app/demo_text.h"
 #include "trainer/checkpoint/checkpoint.h"
+#include "trainer/config/config.h"
 #include "trainer/run_state.h"
 
 namespace jamba {
@@ -75,17 +77,20 @@ class TrainingRunTest : public testing::Test {
 
   /// Weights and moments of the newest checkpoint.
   static std::vector<float> state(const RunConfig& c, std::int64_t expected_step) {
-    const Parameters parameters(c.model, DType::f32, Gradients::none);
-    const AdamWOptimizer optimizer(parameters, c.optimizer);
+    Stream stream = Stream::cpu(1);
+    const Mesh mesh;
+    RankModel rank(c, mesh, stream);
     const auto found = find_latest(c.run_dir + "/checkpoints");
     EXPECT_TRUE(found.has_value());
     EXPECT_EQ(found->manifest.info.step, expected_step);
-    Stream stream = Stream::cpu(1);
-    const Masters masters(stream, parameters);
-    load_checkpoint(found->path, training_slices(masters, optimizer));
+    const Masters masters(rank.parameters(), Masters::Access::read);
+    const std::vector<StateSlice> slices =
+        training_slices(masters, rank.optimizer(), Elements::owned);
+    load_checkpoint(found->path, slices);
     std::vector<float> out;
-    for (const Tensor& t : {masters.flat(), optimizer.flat_m(), optimizer.flat_v()}) {
-      out.insert(out.end(), t.ptr<float>(), t.ptr<float>() + t.numel());
+    for (const StateSlice& slice : slices) {
+      const float* begin = slice.data.ptr<float>();
+      out.insert(out.end(), begin, begin + slice.data.numel());
     }
     return out;
   }
@@ -120,6 +125,77 @@ TEST_F(TrainingRunTest, TenAndTenStepsAreTwentyStepsInEveryBit) {
     EXPECT_EQ(train(halves, ranks, stop), ExitCode::ok);
     EXPECT_EQ(state(halves, 20), state(whole, 20));
   }
+}
+
+/// "tp=2 pp=2" and how many ranks that takes.
+struct MeshCase {
+  int ranks;
+  std::vector<std::string> settings;
+};
+
+TEST_F(TrainingRunTest, ResumesExactlyOnEveryMesh) {
+  const MeshCase cases[] = {{4, {"parallel.tp=2", "parallel.pp=2"}},
+                            {2, {"parallel.zero=3"}},
+                            {2, {"parallel.cp=2", "parallel.ep=2"}},
+                            {4, {"parallel.pp=2", "parallel.pp_chunks=2", "parallel.zero=1"}},
+                            {2, {"parallel.zero=2", "train.dtype=bfloat16"}},
+                            {2, {"parallel.tp=2", "train.dtype=bfloat16"}}};
+  for (const auto& [ranks, settings] : cases) {
+    const std::string name = fmt::format("{}", fmt::join(settings, " "));
+    SCOPED_TRACE(name);
+    std::atomic<bool> stop{false};
+    RunConfig whole = with_overrides(config("whole " + name), settings);
+    RunConfig halves = with_overrides(config("halves " + name), settings);
+    whole.train.steps = halves.train.steps = 6;
+    EXPECT_EQ(train(whole, ranks, stop), ExitCode::ok);
+    stop = true;
+    EXPECT_EQ(train(halves, ranks, stop), ExitCode::preempted);
+    stop = false;
+    EXPECT_EQ(train(halves, ranks, stop), ExitCode::ok);
+    EXPECT_EQ(state(halves, 6), state(whole, 6));
+  }
+}
+
+TEST_F(TrainingRunTest, ACheckpointOfOneMeshGivesTheSameLossOnAnyOther) {
+  std::atomic<bool> stop{false};
+  RunConfig c = config("moving");
+  c.train.steps = 4;
+  EXPECT_EQ(train(with_overrides(c, {{"parallel.tp=2", "parallel.pp=2"}}), 4, stop), ExitCode::ok);
+  const std::vector<float> saved = state(c, 4);
+  const MeshCase cases[] = {
+      {1, {"parallel.tp=1"}},
+      {4, {"parallel.zero=3", "parallel.ep=2"}},
+      {4, {"parallel.tp=4"}},
+      {6, {"parallel.cp=3", "parallel.tp=2"}},
+      {8, {"parallel.tp=2", "parallel.pp=2", "parallel.cp=2", "parallel.ep=2", "parallel.zero=2"}}};
+  for (const auto& [ranks, settings] : cases) {  // all steps are done: it loads and evaluates
+    EXPECT_EQ(train(with_overrides(c, settings), ranks, stop), ExitCode::ok);
+  }
+  EXPECT_EQ(state(c, 4), saved);
+  std::vector<double> losses;
+  std::ifstream metrics(c.run_dir + "/metrics.jsonl");
+  for (std::string line; std::getline(metrics, line);) {
+    const std::size_t at = line.find("\"mean_loss\":");
+    if (at != std::string::npos) losses.push_back(std::stod(line.substr(at + 12)));
+  }
+  ASSERT_EQ(losses.size(), 6u);
+  for (const double loss : losses) EXPECT_NEAR(loss, losses[0], 1e-6);
+}
+
+TEST_F(TrainingRunTest, AMeshTrainsOnThatOfAnother) {
+  std::atomic<bool> stop{false};
+  RunConfig c = config("changing");
+  c.train.steps = 6;
+  stop = true;
+  EXPECT_EQ(train(with_overrides(c, {{"parallel.tp=2"}}), 2, stop), ExitCode::preempted);
+  stop = false;
+  EXPECT_EQ(train(with_overrides(c, {{"parallel.pp=2", "parallel.zero=1"}}), 4, stop),
+            ExitCode::ok);
+  RunConfig alone = config("alone");
+  alone.train.steps = 6;
+  EXPECT_EQ(train(alone, 1, stop), ExitCode::ok);
+  const std::vector<float> got = state(c, 6), want = state(alone, 6);
+  EXPECT_LE(test::worst_error({got.begin(), got.end()}, {want.begin(), want.end()}), 1e-3);
 }
 
 TEST_F(TrainingRunTest, ABfloat16RunResumesExactlyToo) {

@@ -1,7 +1,6 @@
 // jamba bench MODEL.yaml [--seq-len N] [--batch N] [--steps N] [--dtype float32|bfloat16]
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -9,12 +8,16 @@
 #include <vector>
 
 #include "kernels/core/rng.h"
+#include "kernels/core/trace.h"
 #include "kernels/linear/peak_rate.h"
-#include "parallel/comm/thread_group.h"
 #include "trainer/app/command.h"
+#include "trainer/app/mpi_command.h"
+#include "trainer/app/threads.h"
+#include "trainer/checkpoint/agreed.h"
 #include "trainer/config/config.h"
 #include "trainer/metrics/peak_memory.h"
 #include "trainer/model/initialize.h"
+#include "trainer/parallel_rules.h"
 #include "trainer/train_step.h"
 
 namespace jamba {
@@ -23,7 +26,8 @@ namespace {
 
 struct Options {
   std::string model, dtype = "float32";
-  std::int64_t seq_len = 256, batch = 4, steps = 5, warmup = 2;
+  std::vector<std::string> settings;
+  std::int64_t seq_len = 256, batch = 4, micro = 0, steps = 5, warmup = 2;
   bool recompute = false;
   int threads = 0;
 };
@@ -41,9 +45,9 @@ class ChainedTokens : public TokenSource {
     }
   }
 
-  std::int64_t fill(std::int64_t step, std::int64_t micro_index, const Batch& out) override {
+  std::int64_t fill(std::int64_t step, std::int64_t micro, const Batch& out) override {
     const std::int64_t seq = out.ids.dim(1), sequences = out.ids.dim(0);
-    const CounterRng rng(2, static_cast<std::uint64_t>(step * 4096 + micro_index));
+    const CounterRng rng(2, static_cast<std::uint64_t>(step * 4096 + micro));
     for (std::int64_t s = 0; s < sequences; ++s) {
       auto token = static_cast<std::int32_t>(
           rng.below(static_cast<std::uint64_t>(s), static_cast<std::int64_t>(successor_.size())));
@@ -61,64 +65,100 @@ class ChainedTokens : public TokenSource {
   std::vector<std::int32_t> successor_;
 };
 
-RunConfig run_config(const Options& options) {
+RunConfig run_config(const Options& options, Communicator& world) {
   RunConfig c;
   c.model = load_model_config(options.model);
   c.data.seq_len = options.seq_len;
   c.train.steps = options.steps + options.warmup;
-  c.train.micro_batch_size = options.batch;
-  c.train.global_batch_size = options.batch;
   c.train.dtype = options.dtype == "bfloat16" ? DType::bf16 : DType::f32;
   c.train.recompute = options.recompute ? Recompute::block : Recompute::none;
   c.optimizer.lr = 1e-3;
   c.optimizer.schedule = ScheduleKind::constant;
+  c = with_overrides(c, options.settings);
+  const ParallelConfig& p = c.parallel;
+  const std::int64_t dp = std::max<std::int64_t>(1, world.size() / (p.tp * p.pp * p.cp));
+  c.train.global_batch_size = options.batch;
+  c.train.micro_batch_size =
+      options.micro > 0 ? options.micro : std::max<std::int64_t>(1, options.batch / dp);
+  expect_sound_parallel(c, world.size());
   return c;
 }
 
-int run(const Options& options) {
-  const RunConfig config = run_config(options);
-  Stream stream = Stream::cpu(options.threads);
+/// One timed step.
+struct Timed {
+  double seconds;
+  Profile profile;
+  double exposed;  // share of the step that rank 0 was blocked in communication
+};
+
+nlohmann::ordered_json traffic_a_step(const Mesh& mesh, const std::vector<Mesh::Traffic>& before,
+                                      std::int64_t steps) {
+  nlohmann::ordered_json out = nlohmann::ordered_json::object();
+  const std::vector<Mesh::Traffic> now = mesh.traffic();
+  for (std::size_t i = 0; i < now.size(); ++i) {
+    out[now[i].axis] = (now[i].bytes - before[i].bytes) / steps;
+  }
+  return out;
+}
+
+int run_ranks(const Options& options, MpiSession& mpi) {
+  Communicator& world = mpi.world();
+  RunConfig config;
+  agreed(world, [&] { config = run_config(options, world); });
+  Stream stream = Stream::cpu(threads_per_rank(options.threads, mpi.local_size()));
   const double peak = measure_peak_gflops(stream, config.train.dtype);
-  const std::unique_ptr<Communicator> alone = make_single_rank();
-  const Parameters parameters(config.model, config.train.dtype, Gradients::allocate);
-  initialize(stream, parameters, config.model, config.train.seed);
-  const JambaModel model(config.model, parameters);
-  const AdamWOptimizer optimizer(parameters, config.optimizer);
-  Workspace workspace(stream);
-  TrainStep step(config, *alone, workspace, parameters, model, optimizer);
+  const Mesh mesh = make_mesh(config, world);
+  RankModel rank(config, mesh, stream);
+  initialize(rank.parameters(), config.model, config.train.seed);
+  TrainStep step(config, stream, rank);
   ChainedTokens tokens(config.model.vocab_size);
 
-  std::vector<std::pair<double, Profile>> timed;
+  constexpr std::size_t kMaxEvents = 1'000'000;
+  Trace trace(kMaxEvents);
+  std::vector<Timed> timed;
+  std::vector<Mesh::Traffic> sent;
   double loss_first = 0, loss_last = 0;
   for (std::int64_t i = 0; i < config.train.steps; ++i) {
     stream.profile().reset();
-    const auto begin = std::chrono::steady_clock::now();
-    loss_last = step.run(tokens, i, false).lm_loss;
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    if (i == options.warmup) {
+      stream.profile().trace = &trace;
+      sent = mesh.traffic();
+    }
+    world.barrier();
+    const std::int64_t begin = Trace::now_ns();
+    loss_last = step.run(tokens, i, false).losses.lm;
+    const std::int64_t end = Trace::now_ns();
     if (i == 0) loss_first = loss_last;
-    if (i >= options.warmup) timed.emplace_back(seconds, stream.profile());
+    if (i < options.warmup) continue;
+    timed.push_back({static_cast<double>(end - begin) * 1e-9, stream.profile(),
+                     exposed_communication(trace, begin, end)});
   }
+  stream.profile().trace = nullptr;
   std::sort(timed.begin(), timed.end(),
-            [](const auto& a, const auto& b) { return a.first < b.first; });
-  const auto& [seconds, profile] = timed[timed.size() / 2];  // the median step and its parts
+            [](const Timed& a, const Timed& b) { return a.seconds < b.seconds; });
+  const auto& [seconds, profile, exposed] = timed[timed.size() / 2];  // the median step
 
   const double tokens_per_s = static_cast<double>(options.batch * options.seq_len) / seconds;
   const double flops = train_flops_per_token(config.model, options.seq_len);
   const ParameterCount count = count_parameters(config.model);
+  std::int64_t memory = peak_memory_bytes();
+  world.all_reduce(stream, Tensor(&memory, DType::i64, {1}), ReduceOp::max);
   nlohmann::ordered_json out = {
       {"tokens_per_s", tokens_per_s},
       {"step_s", seconds},
-      {"peak_rss_gib", static_cast<double>(peak_memory_bytes()) / (1 << 30)},
+      {"peak_rss_gib", static_cast<double>(memory) / (1 << 30)},
       {"model_flops_per_token", flops},
       {"peak_gflops", peak},
-      {"share_of_peak", flops * tokens_per_s / (peak * 1e9)},
+      {"share_of_peak", flops * tokens_per_s / (peak * world.size() * 1e9)},
       {"loss_first", loss_first},
       {"loss_last", loss_last},
       {"params", count.total},
       {"active_params", count.active},
+      {"ranks", world.size()},
       {"threads", stream.num_threads()},
-      {"dtype", options.dtype}};
+      {"dtype", options.dtype},
+      {"exposed_communication", exposed},
+      {"sent_bytes", traffic_a_step(mesh, sent, options.steps)}};
   double known = 0;
   for (int p = 0; p < kNumParts; ++p) {
     if (static_cast<Part>(p) == Part::rest) continue;
@@ -127,8 +167,12 @@ int run(const Options& options) {
     known += part;
   }
   out["seconds"]["rest"] = seconds - known;
-  std::printf("%s\n", out.dump().c_str());
+  if (world.rank() == 0) std::printf("%s\n", out.dump().c_str());
   return 0;
+}
+
+int run(const Options& options) {
+  return run_under_mpi("bench", [&](MpiSession& mpi) { return run_ranks(options, mpi); });
 }
 
 }  // namespace
@@ -147,6 +191,8 @@ void declare_bench(CLI::App& app, Action& action) {
   app.add_option("--dtype", options->dtype, "Storage of weights and activations")
       ->check(CLI::IsMember({"float32", "bfloat16"}))
       ->capture_default_str();
+  app.add_option("--micro", options->micro, "Sequences in a microbatch (default: one microbatch)");
+  app.add_option("settings", options->settings, "Such as parallel.tp=2");
   app.add_flag("--recompute", options->recompute, "Recompute each layer in backward");
   app.add_option("--threads", options->threads, "OpenMP threads (default: all)");
   app.callback([options, &action] { action = [options] { return run(*options); }; });

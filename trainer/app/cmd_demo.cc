@@ -82,7 +82,7 @@ int run(const Options& options) {
 
   const std::string checkpoints = options.run_dir + "/checkpoints";
   const LoadedModel loaded(stream, checkpoints, DType::f32);
-  Workspace workspace(stream);
+  Workspace workspace(stream, loaded.mesh());
   const std::string prompt = "Once there was a ";
   std::printf("\n%s%s\n\n", prompt.c_str(),
               sample_text(workspace, loaded.model(), loaded.compute_dtype(), *tokenizer, prompt,

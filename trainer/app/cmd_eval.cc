@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "parallel/comm/thread_group.h"
 #include "trainer/app/command.h"
 #include "trainer/evaluate.h"
 #include "trainer/loaded_model.h"
@@ -26,18 +25,18 @@ struct Options {
 
 int run(const Options& options) {
   Stream stream = Stream::cpu(options.threads);
-  const LoadedModel loaded(stream, options.checkpoint, DType::f32);
+  LoadedModel loaded(stream, options.checkpoint, DType::f32);
   DataConfig data;
   data.seq_len = options.seq_len;
   data.reset_at_documents = !options.leak_across_documents;
   for (const std::string& store : options.stores) {
     data.sources.push_back({std::filesystem::path(store).stem().string(), "", store, 0.0});
   }
-  Evaluator evaluator(data, loaded.model().config(), options.batch, options.max_tokens);
-  const std::unique_ptr<Communicator> alone = make_single_rank();
-  Workspace workspace(stream);
-  const EvalRecord record =
-      evaluator.run(*alone, workspace, loaded.model(), loaded.manifest().info.step);
+  Evaluator evaluator(loaded.mesh(), data, loaded.model().config(), options.batch,
+                      options.max_tokens);
+  StageRunner runner(loaded.mesh(), stream, loaded.parameters(), {&loaded.model(), 1},
+                     Recomputation::on);
+  const EvalRecord record = evaluator.run(stream, runner, loaded.manifest().info.step);
   std::printf("%s\n", eval_line(record).c_str());
   return 0;
 }

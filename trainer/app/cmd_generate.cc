@@ -23,7 +23,7 @@ int run(const Options& options) {
   Stream stream = Stream::cpu(options.threads);
   const LoadedModel loaded(stream, options.checkpoint, DType::f32);
   const std::unique_ptr<Tokenizer> tokenizer = loaded.tokenizer();
-  Workspace workspace(stream);
+  Workspace workspace(stream, loaded.mesh());
   std::cout << options.prompt
             << sample_text(workspace, loaded.model(), loaded.compute_dtype(), *tokenizer,
                            options.prompt, options.sampling)

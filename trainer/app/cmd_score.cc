@@ -60,8 +60,8 @@ int run(const Options& options) {
   if (!out) {
     throw CannotCreateError(fmt::format("{}: {}", options.output, std::strerror(errno)));
   }
-  Workspace workspace(stream);
-  JambaModel::Saved saved = loaded.model().make_saved();
+  Workspace workspace(stream, loaded.mesh());
+  JambaModel::Saved saved;
   std::unique_ptr<Tokenizer> tokenizer;
   std::string text;
   for (std::int64_t number = 1; std::getline(in, text); ++number) {

@@ -1,13 +1,12 @@
 // jamba train CONFIG.yaml [key.path=value ...]      under scripts/launch -n N
 
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "parallel/comm/mpi_session.h"
 #include "trainer/app/command.h"
 #include "trainer/app/launch_check.h"
+#include "trainer/app/mpi_command.h"
 #include "trainer/app/stop_signal.h"
 #include "trainer/app/threads.h"
 #include "trainer/checkpoint/agreed.h"
@@ -21,19 +20,8 @@ namespace {
 struct Options {
   std::string config;
   std::vector<std::string> overrides;
+  std::string trace;
 };
-
-/// Ends the job with this error's exit code. An error of all ranks is said once; any other may
-/// leave peers blocked in a collective that this rank will not reach, so it ends them too.
-int fail(MpiSession& mpi, const Error& e) {
-  Communicator& world = mpi.world();
-  if (e.on_all_ranks()) {
-    if (world.rank() == 0) std::fprintf(stderr, "jamba train: %s\n", e.what());
-    return static_cast<int>(e.exit_code());
-  }
-  std::fprintf(stderr, "jamba train: rank %d of %d: %s\n", world.rank(), world.size(), e.what());
-  mpi.abort(static_cast<int>(e.exit_code()));
-}
 
 /// Reads the config; nothing else may fail before all ranks agree that it is sound.
 RunConfig read_config(const Options& options, Communicator& world) {
@@ -42,7 +30,9 @@ RunConfig read_config(const Options& options, Communicator& world) {
     check_launcher(world.size());
     config = load_run_config(options.config, options.overrides, world.size());
     if (config.train.global_batch_size == 0) {
-      config.train.global_batch_size = config.train.micro_batch_size * world.size();
+      const ParallelConfig& p = config.parallel;
+      config.train.global_batch_size =
+          config.train.micro_batch_size * (world.size() / (p.tp * p.pp * p.cp));
     }
   });
   return config;
@@ -50,19 +40,15 @@ RunConfig read_config(const Options& options, Communicator& world) {
 
 int run(const Options& options) {
   const std::atomic<bool>& stop = catch_stop_signals();
-  int argc = 0;
-  char** argv = nullptr;
-  MpiSession mpi(argc, argv);
-  Communicator& world = mpi.world();
-
-  try {
-    const RunConfig config = read_config(options, world);
+  return run_under_mpi("train", [&](MpiSession& mpi) {
+    const RunConfig config = read_config(options, mpi.world());
+    mpi.world().set_guards({.compare_calls = config.parallel.check_collectives,
+                            .timeout_seconds = config.parallel.timeout_seconds});
     Stream stream =
         Stream::cpu(threads_per_rank(static_cast<int>(config.train.threads), mpi.local_size()));
-    return static_cast<int>(TrainingRun(config, world, stream, stop).run());
-  } catch (const Error& e) {
-    return fail(mpi, e);
-  }
+    const LaunchInfo launch{mpi.local_size(), options.trace};
+    return static_cast<int>(TrainingRun(config, mpi.world(), stream, stop, launch).run());
+  });
 }
 
 }  // namespace
@@ -71,6 +57,8 @@ void declare_train(CLI::App& app, Action& action) {
   const auto options = std::make_shared<Options>();
   app.add_option("config", options->config, "Run config, YAML")->required();
   app.add_option("overrides", options->overrides, "key.path=value, such as train.steps=100");
+  app.add_option("--trace", options->trace,
+                 "Write what all ranks did in two warm steps, for chrome://tracing or Perfetto");
   app.callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

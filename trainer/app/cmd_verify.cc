@@ -4,10 +4,15 @@
 #include <cstdio>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "trainer/app/command.h"
+#include "trainer/app/mpi_command.h"
+#include "trainer/app/threads.h"
+#include "trainer/checkpoint/agreed.h"
+#include "trainer/config/config.h"
 #include "trainer/verify/verify.h"
 
 namespace jamba {
@@ -21,29 +26,22 @@ struct Options {
   int threads = 0;
 };
 
-/// "key=value" settings of how to run the fixture.
-VerifyOptions parse_overrides(const std::vector<std::string>& overrides) {
-  VerifyOptions out;
+/// Settings of how to run the fixture, as in a run's config.
+VerifyOptions parse_overrides(const std::vector<std::string>& overrides, const ModelConfig& model) {
   for (const std::string& text : overrides) {
-    if (text == "train.dtype=float32" || text == "train.recompute=none") continue;
-    if (text == "train.dtype=bfloat16") {
-      out.dtype = DType::bf16;
-      out.tolerance =
-          0.1;  // storage rounds at 2^-9; gradients of small tensors gather a few percent
-    } else if (text == "train.recompute=block") {
-      out.recomputation = Recomputation::on;
-    } else if (text.starts_with("parallel.") && text.ends_with("=1")) {
-      continue;
-    } else if (text.starts_with("parallel.")) {
-      throw ConfigError(fmt::format(
-          "{}: only data parallelism exists so far, and a fixture runs on one rank", text));
-    } else {
-      throw ConfigError(fmt::format(
-          "{}: unknown setting; known: train.dtype=float32|bfloat16, train.recompute=none|block, "
-          "parallel.AXIS=1",
-          text));
-    }
+    const bool known = text.starts_with("train.dtype=") || text.starts_with("train.recompute=") ||
+                       text.starts_with("parallel.");
+    if (known) continue;
+    throw ConfigError(fmt::format(
+        "{}: the fixture decides all but train.dtype, train.recompute and parallel.*", text));
   }
+  RunConfig defaults;
+  defaults.model = model;
+  const RunConfig run = with_overrides(defaults, overrides);
+  VerifyOptions out{
+      .dtype = run.train.dtype, .recompute = run.train.recompute, .parallel = run.parallel};
+  // Storage rounds at 2^-9; gradients of small tensors gather a few percent.
+  if (out.dtype == DType::bf16) out.tolerance = 0.1;
   return out;
 }
 
@@ -65,19 +63,31 @@ void print_report(const std::vector<TensorError>& errors) {
 }
 
 int run(const Options& options) {
-  const VerifyOptions verify_options = parse_overrides(options.overrides);
-  const Fixture fixture(options.fixture);
-  Stream stream = Stream::cpu(options.threads);
-  Comparison comparison(fixture.expected());
-  verify(stream, fixture, verify_options, comparison);
-  if (!options.dump.empty()) comparison.dump(options.dump);
-  print_report(comparison.errors());
-  const bool ok = !comparison.errors().empty() &&
-                  std::all_of(comparison.errors().begin(), comparison.errors().end(),
-                              [](const TensorError& e) { return e.ok(); });
-  std::printf("%s: %zu tensors, %s\n", options.fixture.c_str(), comparison.errors().size(),
-              ok ? "all within tolerance" : "NOT within tolerance");
-  return static_cast<int>(ok ? ExitCode::ok : ExitCode::check_failed);
+  return run_under_mpi("verify", [&](MpiSession& mpi) {
+    Communicator& world = mpi.world();
+    std::optional<Fixture> fixture;
+    VerifyOptions verify_options;
+    agreed(world, [&] {
+      fixture.emplace(options.fixture);
+      verify_options = parse_overrides(options.overrides, fixture->config());
+    });
+    world.set_guards({.compare_calls = true, .timeout_seconds = 300});
+    Stream stream = Stream::cpu(threads_per_rank(options.threads, mpi.local_size()));
+    Comparison comparison(fixture->expected());
+    verify(world, stream, *fixture, verify_options, comparison);
+    agreed(world, [&] {
+      if (world.rank() == 0 && !options.dump.empty()) comparison.dump(options.dump);
+    });
+    const bool ok = !comparison.errors().empty() &&
+                    std::all_of(comparison.errors().begin(), comparison.errors().end(),
+                                [](const TensorError& e) { return e.ok(); });
+    if (world.rank() == 0) {
+      print_report(comparison.errors());
+      std::printf("%s: %zu tensors, %s\n", options.fixture.c_str(), comparison.errors().size(),
+                  ok ? "all within tolerance" : "NOT within tolerance");
+    }
+    return static_cast<int>(ok ? ExitCode::ok : ExitCode::check_failed);
+  });
 }
 
 }  // namespace
@@ -86,7 +96,8 @@ void declare_verify(CLI::App& app, Action& action) {
   const auto options = std::make_shared<Options>();
   app.add_option("fixture", options->fixture, "Directory with model, inputs and expected values")
       ->required();
-  app.add_option("settings", options->overrides, "Such as train.dtype=bfloat16");
+  app.add_option("settings", options->overrides,
+                 "train.dtype=bfloat16, train.recompute=block, parallel.tp=2, ...");
   app.add_option("--dump", options->dump, "Write what was computed to this safetensors file");
   app.add_option("--threads", options->threads, "OpenMP threads (default: all)");
   app.callback([options, &action] { action = [options] { return run(*options); }; });

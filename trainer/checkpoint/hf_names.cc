@@ -48,8 +48,8 @@ void add_attention(TensorList& list, const ModelConfig& c) {
 
 void add_mamba(TensorList& list, const ModelConfig& c) {
   const std::int64_t inner = c.inner_size(), rank = c.dt_rank(), state = c.mamba_d_state;
-  list.same("mamba.in_proj.weight", {2 * inner, c.hidden_size});
-  if (c.mamba_proj_bias) list.same("mamba.in_proj.bias", {2 * inner});
+  list.reshaped("mamba.in_proj.weight", {2 * inner, c.hidden_size}, {2, inner, c.hidden_size});
+  if (c.mamba_proj_bias) list.reshaped("mamba.in_proj.bias", {2 * inner}, {2, inner});
   list.reshaped("mamba.conv1d.weight", {inner, 1, c.mamba_d_conv}, {inner, c.mamba_d_conv});
   if (c.mamba_conv_bias) list.same("mamba.conv1d.bias", {inner});
   list.same("mamba.x_proj.weight", {rank + 2 * state, inner});
@@ -69,8 +69,8 @@ void add_mamba(TensorList& list, const ModelConfig& c) {
 void add_dense(TensorList& list, const ModelConfig& c) {
   const std::int64_t h = c.hidden_size, f = c.intermediate_size;
   const std::string fused = "feed_forward.gate_up_proj.weight";
-  list.part("feed_forward.gate_proj.weight", {f, h}, fused, {2 * f, h}, 0);
-  list.part("feed_forward.up_proj.weight", {f, h}, fused, {2 * f, h}, 1);
+  list.part("feed_forward.gate_proj.weight", {f, h}, fused, {2, f, h}, 0);
+  list.part("feed_forward.up_proj.weight", {f, h}, fused, {2, f, h}, 1);
   list.same("feed_forward.down_proj.weight", {h, f});
 }
 
@@ -81,8 +81,8 @@ void add_experts(TensorList& list, const ModelConfig& c) {
   list.same("feed_forward.router.weight", {e, h});
   for (std::int64_t i = 0; i < e; ++i) {
     const std::string expert = fmt::format("feed_forward.experts.{}.", i);
-    list.part(expert + "gate_proj.weight", {f, h}, gate_up, {e, 2 * f, h}, 2 * i);
-    list.part(expert + "up_proj.weight", {f, h}, gate_up, {e, 2 * f, h}, 2 * i + 1);
+    list.part(expert + "gate_proj.weight", {f, h}, gate_up, {e, 2, f, h}, 2 * i);
+    list.part(expert + "up_proj.weight", {f, h}, gate_up, {e, 2, f, h}, 2 * i + 1);
     list.part(expert + "down_proj.weight", {h, f}, down, {e, h, f}, i);
   }
 }

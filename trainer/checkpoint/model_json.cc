@@ -67,6 +67,8 @@ void visit_fields(Config& c, F&& f) {
   f("router_aux_loss_coef", c.router_aux_loss_coef);
   f("router_z_loss_coef", c.router_z_loss_coef);
   f("router_jitter", c.router_jitter);
+  f("expert_capacity_factor", c.expert_capacity_factor);
+  f("force_balanced_routing", c.force_balanced_routing);
   f("activation_loss_coef", c.activation_loss_coef);
   f("rms_norm_eps", c.rms_norm_eps);
   f("tie_word_embeddings", c.tie_word_embeddings);

@@ -2,6 +2,7 @@
 
 #include "trainer/config/reader.h"
 #include "trainer/config/sources.h"
+#include "trainer/config/yaml_tree.h"
 
 namespace jamba {
 
@@ -72,6 +73,28 @@ RunConfig load(const std::filesystem::path& path, std::span<const std::string> o
 RunConfig load_run_config(const std::filesystem::path& path, std::span<const std::string> overrides,
                           int world_size, ConfigOrigins* origins) {
   return load(path, overrides, Require::run, world_size, origins);
+}
+
+RunConfig with_overrides(const RunConfig& base, std::span<const std::string> overrides) {
+  FaultList faults;
+  std::optional<config::Node> root =
+      config::parse_yaml(to_yaml(base), faults.add_file("defaults"), faults);
+  faults.throw_if_any();
+  config::apply_overrides(*root, overrides, faults);
+  RunConfig run;
+  Reader reader(*root, Require::model, faults);
+  visit_fields(reader, run);
+  reader.finish();
+  std::vector<ConfigFault> out_of_range = check_ranges(run);
+  for (const ConfigFault& before : check_ranges(base)) {
+    std::erase_if(out_of_range, [&](const ConfigFault& f) {
+      return f.key == before.key && f.message == before.message;
+    });
+  }
+  add_rules(out_of_range, "", reader.places(), faults);
+  add_rules(check(run.model), "model.", reader.places(), faults);
+  faults.throw_if_any();
+  return run;
 }
 
 ModelConfig load_model_config(const std::filesystem::path& path) {

@@ -28,6 +28,11 @@ RunConfig load_run_config(const std::filesystem::path&, std::span<const std::str
 /// The model of a config file; the keys that only a run needs may be missing. Errors: as above.
 ModelConfig load_model_config(const std::filesystem::path&);
 
+/// A config with `key.path=value` overrides on top. Only the rules of single keys and of the model
+/// are checked; what is missing or out of range in the base may stay so. Errors: ConfigError that
+/// lists every fault.
+RunConfig with_overrides(const RunConfig&, std::span<const std::string> overrides);
+
 /// Every key with its value, as a JSON object. Two configs are equal if their JSON is.
 std::string to_json(const RunConfig&);
 

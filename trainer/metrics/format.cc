@@ -73,6 +73,7 @@ std::string step_line(const StepRecord& r) {
       "mem " + format_bytes(r.peak_memory_bytes),
       fmt::format("load {:.2f}", r.expert_load_max),
       "left " + format_duration(r.seconds_left)};
+  if (r.dropped_rows > 0) fields.push_back(fmt::format("dropped {}", r.dropped_rows));
   if (r.skipped_steps > 0) fields.push_back(fmt::format("skipped {}", r.skipped_steps));
   return joined(fields);
 }
@@ -105,6 +106,14 @@ std::string progress_line(const StepRecord& r, int columns) {
   if (room() > kMinBar) text = bar(share, std::min(room() - 1, kMaxBar)) + " " + text;
   text.resize(static_cast<std::size_t>(width), ' ');
   return text;
+}
+
+std::string traffic_line(const StepRecord& r) {
+  std::vector<std::string> fields;
+  for (const auto& [axis, bytes] : r.sent_bytes) {
+    fields.push_back(fmt::format("{} {}B", axis, format_count(static_cast<double>(bytes))));
+  }
+  return "rank 0 sends a step: " + joined(fields);
 }
 
 std::string eval_line(const EvalRecord& record) {

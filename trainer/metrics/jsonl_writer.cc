@@ -40,6 +40,7 @@ Json to_json(const StepRecord& record) {
   json["peak_memory_bytes"] = record.peak_memory_bytes;
   put(json, "expert_load_max", record.expert_load_max);
   put(json, "expert_entropy", record.expert_entropy);
+  json["dropped_rows"] = record.dropped_rows;
   json["skipped_steps"] = record.skipped_steps;
   Json seconds;
   for (int part = 0; part < kNumParts; ++part) {
@@ -47,6 +48,11 @@ Json to_json(const StepRecord& record) {
         record.seconds[static_cast<std::size_t>(part)]);
   }
   json["seconds"] = std::move(seconds);
+  if (!record.sent_bytes.empty()) {
+    Json sent;
+    for (const auto& [axis, bytes] : record.sent_bytes) sent[axis] = bytes;
+    json["sent_bytes"] = std::move(sent);
+  }
   put(json, "seconds_left", record.seconds_left);
   return json;
 }

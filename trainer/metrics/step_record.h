@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/core/profile.h"
@@ -32,8 +33,11 @@ struct StepRecord {
   std::int64_t peak_memory_bytes = 0;       // of the largest rank, since it started
   double expert_load_max = 0;               // busiest expert over mean, worst layer; 0: no experts
   double expert_entropy = 0;                // of the load over experts, mean over layers
+  std::int64_t dropped_rows = 0;            // copies of tokens that experts had no room for
   std::int64_t skipped_steps = 0;           // so far
   std::array<double, kNumParts> seconds{};  // of this step, by Part, on rank 0
+  /// What rank 0 sent to others in this step, by axis of the mesh.
+  std::vector<std::pair<std::string, std::int64_t>> sent_bytes;
   double seconds_left = 0;
 };
 

@@ -75,6 +75,7 @@ std::vector<ScalarValue> scalars(const StepRecord& r) {
       {"mem/peak_GiB", static_cast<double>(r.peak_memory_bytes) / 0x1p30},
       {"moe/max_load", r.expert_load_max},
       {"moe/router_entropy", r.expert_entropy},
+      {"moe/dropped_rows", static_cast<double>(r.dropped_rows)},
       {"progress/tokens", static_cast<double>(r.tokens)},
       {"progress/eta_s", r.seconds_left}};
   for (int part = 0; part < kNumParts; ++part) {

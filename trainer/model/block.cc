@@ -26,7 +26,7 @@ std::string layer_prefix(std::int64_t layer) { return fmt::format("model.layers.
 Block::Block(const ModelConfig& c, const Parameters& p, LayerKind kind, std::int64_t layer)
     : num_experts_(c.num_experts),
       eps_(static_cast<float>(c.rms_norm_eps)),
-      parameters_begin_(p.entry(layer_prefix(layer) + "input_layernorm.weight").begin),
+      region_(p.mesh().tp(), p.sequence_parallel()),
       mixer_norm_(p.weight(layer_prefix(layer) + "input_layernorm.weight")),
       ffn_norm_(p.weight(layer_prefix(layer) + "pre_ff_layernorm.weight")),
       mixer_(make_mixer(c, p, kind.mixer, layer_prefix(layer))),
@@ -40,69 +40,98 @@ Tensor Block::normed(const Context& ctx, Tensor x, Tensor rstd, const Weight& w)
 }
 
 void Block::forward(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
-                    const RouterStatistics& statistics, const std::optional<RouterNoise>& noise,
-                    Saved& s) const {
+                    const RouterStatistics& statistics, const Routing& routing, Saved& s) const {
   s.x = x;
   s.rstd_mixer = ctx.activation(DType::f32, {x.rows()});
   const Tensor mixer_out = ctx.activation(x.dtype(), {x.rows(), x.cols()});
   {
     ArenaScope scope(ctx.scratch);
-    const Tensor in = normed(ctx, x, s.rstd_mixer, mixer_norm_);
+    const Tensor in = region_.gather(ctx.stream, ctx.scratch,
+                                     normed(ctx, x, s.rstd_mixer, *mixer_norm_), seqs.tokens());
+    const auto partial = region_.partial(ctx.stream, ctx.scratch, mixer_out, seqs.tokens());
     if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
-      attention->forward(ctx, seqs, mixer_out, in, s.mixer.emplace<AttentionMixer::Saved>());
+      attention->forward(ctx, seqs, partial.tokens, in, s.mixer.emplace<AttentionMixer::Saved>());
     } else {
-      std::get<MambaMixer>(mixer_).forward(ctx, seqs, mixer_out, in,
+      std::get<MambaMixer>(mixer_).forward(ctx, seqs, partial.tokens, in,
                                            s.mixer.emplace<MambaMixer::Saved>());
     }
+    region_.reduce(ctx.stream, mixer_out, partial);
   }
-  feed_forward(ctx, y, mixer_out, x, statistics, noise, s);
+  feed_forward(ctx, seqs, y, mixer_out, x, statistics, routing, s);
 }
 
 /// y = sum + ffn(norm(sum)), sum = mixer_out + x; the sum takes mixer_out's memory.
-void Block::feed_forward(const Context& ctx, Tensor y, Tensor mixer_out, Tensor x,
-                         const RouterStatistics& statistics,
-                         const std::optional<RouterNoise>& noise, Saved& s) const {
+void Block::feed_forward(const Context& ctx, const Sequences& seqs, Tensor y, Tensor mixer_out,
+                         Tensor x, const RouterStatistics& statistics, const Routing& routing,
+                         Saved& s) const {
   s.sum = mixer_out;
   s.rstd_ffn = ctx.activation(DType::f32, {x.rows()});
   ArenaScope scope(ctx.scratch);
-  const Tensor in = ctx.scratch.allocate(x.dtype(), x.dims());
-  rms_norm_forward(ctx.stream, in, s.sum, s.rstd_ffn, mixer_out, x, ffn_norm_.value, eps_);
+  const Tensor own = ctx.scratch.allocate(x.dtype(), x.dims());
+  rms_norm_forward(ctx.stream, own, s.sum, s.rstd_ffn, mixer_out, x, ffn_norm_->value, eps_);
+  const Tensor in = region_.gather(ctx.stream, ctx.scratch, own, seqs.tokens());
+  const auto partial = region_.partial(ctx.stream, ctx.scratch, y, seqs.tokens());
   if (const auto* mlp = std::get_if<Mlp>(&ffn_)) {
-    mlp->forward(ctx, y, in, s.ffn.emplace<Mlp::Saved>());
+    mlp->forward(ctx, partial.tokens, in, s.ffn.emplace<Mlp::Saved>());
   } else {
-    std::get<Moe>(ffn_).forward(ctx, y, in, statistics, noise, s.ffn.emplace<Moe::Saved>());
+    std::get<Moe>(ffn_).forward(ctx, seqs, partial.tokens, in, statistics, routing,
+                                s.ffn.emplace<Moe::Saved>());
   }
+  region_.reduce(ctx.stream, y, partial);
   add(ctx.stream, y, s.sum);
 }
 
+template <class Backward>
+void Block::region_backward(const Context& ctx, const Sequences& seqs, Tensor dx, Tensor dy,
+                            Tensor in, Backward&& backward) const {
+  const Tensor whole_in = region_.gather(ctx.stream, ctx.scratch, in, seqs.tokens());
+  const Tensor whole_dy = region_.gather(ctx.stream, ctx.scratch, dy, seqs.tokens());
+  const auto partial = region_.partial(ctx.stream, ctx.scratch, dx, seqs.tokens());
+  PendingCollective reducing;
+  backward(partial.tokens, whole_dy, whole_in,
+           [&] { reducing = region_.start_reduce(ctx.stream, partial); });
+  region_.finish_reduce(ctx.stream, dx, partial, std::move(reducing));
+}
+
 void Block::backward(const Context& ctx, const Sequences& seqs, Tensor dy,
-                     const RouterLossGradient& loss, const Saved& s) const {
+                     const RouterLossGradient& loss, const Routing& routing, const Saved& s) const {
   ArenaScope scope(ctx.scratch);
   const Tensor dnormed = ctx.scratch.allocate(dy.dtype(), dy.dims());
   const Tensor dsum = dy, dx = dy;
   {
     ArenaScope ffn_scope(ctx.scratch);
-    const Tensor in = normed(ctx, s.sum, s.rstd_ffn, ffn_norm_);
-    if (const auto* mlp = std::get_if<Mlp>(&ffn_)) {
-      mlp->backward(ctx, dnormed, dy, in, std::get<Mlp::Saved>(s.ffn));
-    } else {
-      std::get<Moe>(ffn_).backward(ctx, dnormed, dy, in, loss, std::get<Moe::Saved>(s.ffn));
-    }
+    region_backward(ctx, seqs, dnormed, dy, normed(ctx, s.sum, s.rstd_ffn, *ffn_norm_),
+                    [&](Tensor din, Tensor dout, Tensor in, const InputGradientReady& ready) {
+                      if (const auto* mlp = std::get_if<Mlp>(&ffn_)) {
+                        mlp->backward(ctx, din, dout, in, std::get<Mlp::Saved>(s.ffn), ready);
+                      } else {
+                        std::get<Moe>(ffn_).backward(ctx, seqs, din, dout, in, loss, routing,
+                                                     std::get<Moe::Saved>(s.ffn), ready);
+                      }
+                    });
   }
-  rms_norm_backward(ctx.stream, ctx.scratch, dsum, ffn_norm_.grad, dnormed, dy, s.sum, s.rstd_ffn,
-                    ffn_norm_.value);
+  rms_norm_backward(ctx.stream, ctx.scratch, dsum, ffn_norm_->grad, dnormed, dy, s.sum, s.rstd_ffn,
+                    ffn_norm_->value);
   {
     ArenaScope mixer_scope(ctx.scratch);
-    const Tensor in = normed(ctx, s.x, s.rstd_mixer, mixer_norm_);
-    if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
-      attention->backward(ctx, seqs, dnormed, dsum, in, std::get<AttentionMixer::Saved>(s.mixer));
-    } else {
-      std::get<MambaMixer>(mixer_).backward(ctx, seqs, dnormed, dsum, in,
-                                            std::get<MambaMixer::Saved>(s.mixer));
-    }
+    region_backward(ctx, seqs, dnormed, dsum, normed(ctx, s.x, s.rstd_mixer, *mixer_norm_),
+                    [&](Tensor din, Tensor dout, Tensor in, const InputGradientReady& ready) {
+                      if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
+                        attention->backward(ctx, seqs, din, dout, in,
+                                            std::get<AttentionMixer::Saved>(s.mixer), ready);
+                      } else {
+                        std::get<MambaMixer>(mixer_).backward(
+                            ctx, seqs, din, dout, in, std::get<MambaMixer::Saved>(s.mixer), ready);
+                      }
+                    });
   }
-  rms_norm_backward(ctx.stream, ctx.scratch, dx, mixer_norm_.grad, dnormed, dsum, s.x, s.rstd_mixer,
-                    mixer_norm_.value);
+  rms_norm_backward(ctx.stream, ctx.scratch, dx, mixer_norm_->grad, dnormed, dsum, s.x,
+                    s.rstd_mixer, mixer_norm_->value);
+}
+
+std::int64_t Block::num_dropped(const Saved& s) const {
+  const auto* moe = std::get_if<Moe>(&ffn_);
+  return moe == nullptr ? 0 : moe->num_dropped(std::get<Moe::Saved>(s.ffn));
 }
 
 void Block::infer(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
@@ -110,7 +139,7 @@ void Block::infer(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
   const Tensor mixer_out = ctx.activations.allocate(x.dtype(), x.dims());
   {
     ArenaScope scope(ctx.scratch);
-    const Tensor in = normed(ctx, x, ctx.temporary(DType::f32, {x.rows()}), mixer_norm_);
+    const Tensor in = normed(ctx, x, ctx.temporary(DType::f32, {x.rows()}), *mixer_norm_);
     if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
       attention->infer(ctx, seqs, mixer_out, in, std::get<KvCache>(state));
     } else {
@@ -120,7 +149,7 @@ void Block::infer(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
   RouterStatistics statistics;
   if (has_experts()) statistics = make_statistics(ctx.activations, 1, num_experts_, x.rows());
   Saved unused;
-  feed_forward(ctx, y, mixer_out, x, statistics, std::nullopt, unused);
+  feed_forward(ctx, seqs, y, mixer_out, x, statistics, {}, unused);
 }
 
 MixerState Block::make_state(Stream& stream, Arena& arena, DType dtype,

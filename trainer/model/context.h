@@ -1,9 +1,12 @@
 #pragma once
 // What a layer may touch while it runs.
 
+#include <functional>
+
 #include "kernels/core/memory.h"
 #include "kernels/core/stream.h"
-#include "kernels/linear/matmul.h"
+#include "parallel/mesh.h"
+#include "trainer/model/weight.h"
 
 namespace jamba {
 
@@ -12,8 +15,7 @@ struct Context {
   Stream& stream;
   Arena& activations;  // outputs and saved state: live until the microbatch's backward is done
   Arena& scratch;      // temporaries of one call, released when it returns
-  /// Overwrite in the first microbatch of a step: weight gradients of matrices need no zeroing.
-  Write weight_gradients = Write::accumulate;
+  const Mesh& mesh;
 
   Tensor activation(DType dtype, std::initializer_list<std::int64_t> dims) const {
     return activations.allocate(dtype, dims);
@@ -23,22 +25,22 @@ struct Context {
   }
 };
 
-/// How the tokens of a microbatch lie: `batch` sequences of `seq` tokens.
+/// Called by a layer's backward as soon as its input's gradient is complete and gradients of
+/// weights are still to come: the moment to send it on its way.
+using InputGradientReady = std::function<void()>;
+
+/// How the tokens of a microbatch lie: this rank's `seq` tokens of `batch` sequences. Along context
+/// parallelism each rank has consecutive tokens of every sequence.
 struct Sequences {
   std::int64_t batch = 0;
   std::int64_t seq = 0;
-  Tensor doc_start;  // int32 [batch, seq], place of the document's first token; absent: all zero
+  Tensor doc_start;  // int32 [batch, seq], place of the document's first token among this rank's
+                     // tokens, negative if an earlier rank has it; absent: no boundaries
   Tensor positions;  // int32 [batch * seq], place within the document; only RoPE reads it
+  std::int64_t whole_seq = 0;  // of all ranks
+  Tensor whole_doc_start;      // int32 [batch, whole_seq], places in the whole sequence; or absent
 
   std::int64_t tokens() const { return batch * seq; }
-};
-
-/// A parameter as layers see it: its value, and where its gradient accumulates (absent outside
-/// training).
-struct Weight {
-  Tensor value;
-  Tensor grad;
-  bool present() const { return value.present(); }
 };
 
 }  // namespace jamba

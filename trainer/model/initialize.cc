@@ -1,5 +1,6 @@
 #include "trainer/model/initialize.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 
@@ -37,8 +38,14 @@ Draw draw_for(const ParameterSpec& spec, const ModelConfig& c) {
   const auto fan_in = static_cast<double>(spec.shape.back());
   switch (spec.init) {
     case InitRule::normal:
-    case InitRule::embedding:
       return normal(c.initializer_range);
+    case InitRule::embedding: {
+      const Draw draw = normal(c.initializer_range);
+      const std::int64_t pad = c.pad_token_id, hidden = c.hidden_size;
+      return [=](const CounterRng& rng, std::int64_t i) {
+        return i / hidden == pad ? 0.0 : draw(rng, i);
+      };
+    }
     case InitRule::zeros:
       return constant(0);
     case InitRule::ones:
@@ -67,26 +74,41 @@ Draw draw_for(const ParameterSpec& spec, const ModelConfig& c) {
   throw LogicError("draw_for: not an InitRule");
 }
 
+/// Draws the stretch [begin, end) of an entry, whose first element goes to out[0].
+void draw_stretch(Stream& stream, const Parameters::Entry& entry, const Parameters::Stretch& mine,
+                  const Draw& draw, const CounterRng& rng, float* out) {
+  constexpr std::int64_t kBlock = 1 << 14;
+  const std::int64_t end = mine.begin + mine.count;
+  for_each_run(entry.spec.shape, entry.shard,
+               [&](std::int64_t local, std::int64_t global, std::int64_t count) {
+                 const std::int64_t first = std::max(local, mine.begin);
+                 const std::int64_t last = std::min(local + count, end);
+                 if (first >= last) return;
+                 float* to = out + (first - mine.begin);
+                 const std::int64_t from = global + (first - local);
+                 parallel_blocks(stream, last - first, kBlock,
+                                 [&](std::int64_t block, std::int64_t block_end) {
+                                   for (std::int64_t i = block; i < block_end; ++i) {
+                                     to[i] = static_cast<float>(draw(rng, from + i));
+                                   }
+                                 });
+               });
+}
+
 }  // namespace
 
-void initialize(Stream& stream, const Parameters& parameters, const ModelConfig& config,
-                std::uint64_t seed) {
-  constexpr std::int64_t kBlock = 1 << 14;
-  const Masters masters(stream, parameters);
-  for (const Parameters::Entry& entry : parameters.entries()) {
-    const CounterRng rng(seed, entry.spec.name);
-    const Draw draw = draw_for(entry.spec, config);
-    float* out = masters.of(entry).ptr<float>();
-    parallel_blocks(stream, entry.spec.numel(), kBlock, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        out[i] = static_cast<float>(draw(rng, i));
-      }
-    });
-    if (entry.spec.init == InitRule::embedding && config.pad_token_id >= 0) {
-      float* row = out + config.pad_token_id * config.hidden_size;
-      std::fill(row, row + config.hidden_size, 0.0f);
+void initialize(Parameters& parameters, const ModelConfig& config, std::uint64_t seed) {
+  {
+    const Masters masters(parameters, Masters::Access::write);
+    for (const Parameters::Entry& entry : parameters.entries()) {
+      const Parameters::Stretch mine = parameters.owned(entry);
+      if (mine.count == 0) continue;
+      const CounterRng rng(seed, entry.spec.name);
+      draw_stretch(parameters.stream(), entry, mine, draw_for(entry.spec, config), rng,
+                   masters.of(entry, mine).ptr<float>());
     }
   }
+  parameters.publish();
 }
 
 }  // namespace jamba

@@ -13,6 +13,10 @@ struct MambaState {
 };
 
 /// Mamba-1 with Jamba's RMSNorms on dt, B and C.
+/// Parallel: tensor-parallel ranks have their own channels. x_proj, which reads all of them, is
+/// summed over ranks before the inner norms, and the gradient of its norms' outputs before their
+/// backward, so that norms and their weights' gradients are whole and equal on every rank.
+/// Context-parallel ranks pass on the convolution's last inputs and the scan's state.
 /// Source: arXiv:2312.00752; arXiv:2403.19887 for the inner norms.
 class MambaMixer {
  public:
@@ -26,12 +30,14 @@ class MambaMixer {
     Tensor dt, b, c;    // [tokens, R]; float32 [tokens, N]
     Tensor rstd;        // float32 [tokens, 3]; absent without inner norms
     SelectiveScanSaved scan;
+    Tensor halo, h0;  // from the context-parallel rank before; absent without
   };
-  /// x, y [tokens, hidden].
+  /// x [tokens, hidden]; y [tokens, hidden], this rank's partial sum.
   void forward(const Context&, const Sequences&, Tensor y, Tensor x, Saved&) const;
-  /// x: what forward had.
-  void backward(const Context&, const Sequences&, Tensor dx, Tensor dy, Tensor x,
-                const Saved&) const;
+  /// x: what forward had. dx, this rank's partial sum, overwrites; dx_ready is called when it is
+  /// complete.
+  void backward(const Context&, const Sequences&, Tensor dx, Tensor dy, Tensor x, const Saved&,
+                const InputGradientReady& dx_ready) const;
 
   /// Forward of the next tokens of one sequence; advances the state.
   void infer(const Context&, const Sequences&, Tensor y, Tensor x, MambaState&) const;
@@ -45,17 +51,21 @@ class MambaMixer {
   };
   /// in_proj, convolution, x_proj, inner norms and dt_proj. Leaves the operands in scratch.
   ScanOperands project(const Context&, const Sequences&, Tensor x, Tensor history, Saved& s) const;
+  void scan(const Context&, const Sequences&, Tensor gated, const ScanOperands&, Saved&) const;
+  void scan_backward(const Context&, const Sequences&, const SelectiveScanGradients&, Tensor gated,
+                     Tensor dgated, const ScanOperands&, const Saved&) const;
+  std::int64_t channels_a_hand_over(const Context&) const;
   Tensor convolve(const Context&, const Sequences&, Tensor history, const Saved&) const;
   Tensor project_delta(const Context&, const Sequences&, const Saved&) const;
   SelectiveScanInputs scan_inputs(const Sequences&, const ScanOperands&, const Saved&,
                                   Tensor h0) const;
   void project_out(const Context&, Tensor y, Tensor gated) const;
-  Tensor in_proj_rows(const Tensor& t, int half) const;
 
-  std::int64_t inner_, state_, rank_, conv_width_;
+  std::int64_t inner_;  // channels of this rank
+  std::int64_t state_, rank_, conv_width_;
   float eps_;
-  Weight in_proj_, in_bias_, conv_, conv_bias_, x_proj_, dt_norm_, b_norm_, c_norm_, dt_proj_,
-      dt_bias_, a_log_, d_, out_proj_, out_bias_;
+  const Weight *in_proj_, *in_bias_, *conv_, *conv_bias_, *x_proj_, *dt_norm_, *b_norm_, *c_norm_,
+      *dt_proj_, *dt_bias_, *a_log_, *d_, *out_proj_, *out_bias_;
 };
 
 }  // namespace jamba

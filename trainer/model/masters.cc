@@ -7,39 +7,62 @@
 
 namespace jamba {
 
-Masters::Masters(Stream& stream, const Parameters& parameters)
-    : stream_(stream), parameters_(parameters) {
+Masters::Masters(Parameters& parameters, Access access) : parameters_(parameters), access_(access) {
+  const ZeroStore& store = parameters.store();
+  copies_.resize(static_cast<std::size_t>(store.num_units()));
   std::int64_t largest = 0;
-  for (const Parameters::Entry& entry : parameters.entries()) {
-    if (entry.rest.present()) largest = std::max(largest, entry.spec.numel());
+  for (int unit = 0; unit < store.num_units(); ++unit) {
+    if (in_place(unit)) largest = std::max(largest, store.joined_memory(unit).bytes());
   }
-  copy_ = Buffer(largest * dtype_bytes(DType::f32));
-  for (const Parameters::Entry& entry : parameters.entries()) {
-    if (entry.rest.absent()) continue;
-    const std::int64_t n = entry.spec.numel();
-    const Tensor copy = copy_.tensor(DType::f32, {n});
-    join_weight(stream, copy, entry.value.view({n}), entry.rest);
-    cast(stream, of(entry).view({n}), copy);
+  largest_ = Buffer(largest);
+  for (int unit = 0; unit < store.num_units(); ++unit) {
+    if (store.owned_rest(unit).present()) join(unit);
   }
 }
 
 Masters::~Masters() {
-  for (const Parameters::Entry& entry : parameters_.entries()) {
-    if (entry.rest.absent()) continue;
-    const std::int64_t n = entry.spec.numel();
-    const Tensor copy = copy_.tensor(DType::f32, {n});
-    cast(stream_, copy, of(entry).view({n}));
-    split_weight(stream_, entry.value.view({n}), entry.rest, copy);
+  const ZeroStore& store = parameters_.store();
+  for (int unit = 0; unit < store.num_units(); ++unit) {
+    if (store.owned_rest(unit).absent()) continue;
+    if (in_place(unit) || access_ == Access::write) split(unit);
   }
 }
 
-Tensor Masters::flat() const {
-  return parameters_.weights_.tensor(DType::f32, {parameters_.size_});
+bool Masters::in_place(int unit) const { return parameters_.store().joined_memory(unit).present(); }
+
+void Masters::join(int unit) {
+  ZeroStore& store = parameters_.store();
+  const Tensor value = store.owned_value(unit);
+  Buffer& copy = copies_[static_cast<std::size_t>(unit)];
+  if (!in_place(unit)) copy = Buffer(value.numel() * dtype_bytes(DType::f32), value.device());
+  const Buffer& to = in_place(unit) ? largest_ : copy;
+  const Tensor weights = to.tensor(DType::f32, {value.numel()});
+  join_weight(parameters_.stream(), weights, value, store.owned_rest(unit));
+  if (in_place(unit)) cast(parameters_.stream(), store.joined_memory(unit), weights);
 }
 
-Tensor Masters::of(const Parameters::Entry& entry) const {
-  return Tensor(static_cast<float*>(parameters_.weights_.data()) + entry.begin, DType::f32,
-                std::span<const std::int64_t>(entry.spec.shape));
+void Masters::split(int unit) {
+  ZeroStore& store = parameters_.store();
+  const Tensor value = store.owned_value(unit);
+  Tensor weights = joined(unit);
+  if (in_place(unit)) {
+    weights = largest_.tensor(DType::f32, {value.numel()});
+    cast(parameters_.stream(), weights, joined(unit));
+  }
+  split_weight(parameters_.stream(), value, store.owned_rest(unit), weights);
+}
+
+Tensor Masters::joined(int unit) const {
+  if (in_place(unit)) return parameters_.store().joined_memory(unit);
+  return copies_[static_cast<std::size_t>(unit)].tensor(DType::f32,
+                                                        {parameters_.store().owned(unit).count});
+}
+
+Tensor Masters::of(const Parameters::Entry& e, const Parameters::Stretch& stretch) const {
+  ZeroStore& store = parameters_.store();
+  const bool halves = store.owned_rest(e.unit).present();
+  const Tensor all = halves ? joined(e.unit) : store.owned_value(e.unit);
+  return all.slice(stretch.offset, stretch.count);
 }
 
 }  // namespace jamba

@@ -6,6 +6,7 @@
 namespace jamba {
 
 /// Dense SwiGLU feed-forward: down(silu(gate x) * up x).
+/// Parallel: tensor-parallel ranks have their own channels of gate and up.
 class Mlp {
  public:
   /// prefix: "model.layers.3.feed_forward."
@@ -14,13 +15,15 @@ class Mlp {
   struct Saved {
     Tensor gate_up;
   };
-  /// x, y [tokens, hidden].
+  /// x [tokens, hidden]; y [tokens, hidden], this rank's partial sum.
   void forward(const Context&, Tensor y, Tensor x, Saved&) const;
-  /// dx, dy [tokens, hidden]; x: what forward had. dx overwrites; weights' gradients accumulate.
-  void backward(const Context&, Tensor dx, Tensor dy, Tensor x, const Saved&) const;
+  /// x: what forward had. dx, this rank's partial sum, overwrites; dx_ready is called when it is
+  /// complete. Weights' gradients accumulate.
+  void backward(const Context&, Tensor dx, Tensor dy, Tensor x, const Saved&,
+                const InputGradientReady& dx_ready) const;
 
  private:
-  Weight gate_up_, down_;
+  const Weight *gate_up_, *down_;
 };
 
 }  // namespace jamba

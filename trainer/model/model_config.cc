@@ -123,6 +123,7 @@ void check_experts(Faults& faults, const ModelConfig& c) {
   faults.not_negative("router_z_loss_coef", c.router_z_loss_coef);
   faults.require(c.router_jitter >= 0 && c.router_jitter < 1, "router_jitter",
                  "must be at least 0 and below 1, got {}", c.router_jitter);
+  faults.not_negative("expert_capacity_factor", c.expert_capacity_factor);
   if (!faults.range("num_experts", c.num_experts, 1, kMaxExperts) || c.num_experts == 1) return;
   faults.require(c.num_experts_per_tok >= 1 && c.num_experts_per_tok <= c.num_experts,
                  "num_experts_per_tok", "must be from 1 to num_experts ({}), got {}", c.num_experts,
@@ -247,6 +248,12 @@ ParameterCount count_parameters(const ModelConfig& c) {
   n.total = n.embedding + n.attention + n.mamba + n.dense_ffn + n.experts + n.router + n.norms;
   n.active = n.total - idle;
   return n;
+}
+
+std::int64_t num_mixtures(const ModelConfig& c) {
+  const std::vector<LayerKind> layers = c.layers();
+  return std::count_if(layers.begin(), layers.end(),
+                       [](const LayerKind& kind) { return kind.ffn == FfnKind::moe; });
 }
 
 double train_flops_per_token(const ModelConfig& c, std::int64_t seq) {

@@ -64,7 +64,11 @@ struct ModelConfig {
   double router_aux_loss_coef = 0.001;
   double router_z_loss_coef = 0.0;
   double router_jitter = 0.0;
-  double activation_loss_coef = 0.0;  // arXiv:2408.12570: mean square of layer outputs
+  /// Copies of tokens that an expert takes from one rank's microbatch, as a multiple of the mean;
+  /// the last ones are dropped. 0: no limit, nothing is dropped.
+  double expert_capacity_factor = 0.0;
+  bool force_balanced_routing = false;  // experts take turns; for benchmarks
+  double activation_loss_coef = 0.0;    // arXiv:2408.12570: mean square of layer outputs
 
   double rms_norm_eps = 1e-6;
   bool tie_word_embeddings = false;
@@ -104,6 +108,9 @@ struct ParameterCount {
   std::int64_t norms = 0;
 };
 ParameterCount count_parameters(const ModelConfig&);
+
+/// Layers whose feed-forward is a mixture of experts.
+std::int64_t num_mixtures(const ModelConfig&);
 
 /// Matrix-product FLOPs of forward and backward for one token, attention scores included:
 /// 6 per active matrix parameter, and 12 * head_dim * heads * (seq / 2) an attention layer.

@@ -3,15 +3,13 @@
 
 namespace jamba {
 
-/// The stream and arenas that one rank's model runs on.
+/// The stream and arenas that one rank's model runs on, outside training.
 class Workspace {
  public:
-  explicit Workspace(Stream& stream)
-      : stream_(stream), activations_(stream.device()), scratch_(stream.device()) {}
+  Workspace(Stream& stream, const Mesh& mesh)
+      : stream_(stream), mesh_(mesh), activations_(stream.device()), scratch_(stream.device()) {}
 
-  Context context(Write weight_gradients = Write::accumulate) {
-    return Context{stream_, activations_, scratch_, weight_gradients};
-  }
+  Context context() { return Context{stream_, activations_, scratch_, mesh_}; }
   Stream& stream() { return stream_; }
   Arena& activations() { return activations_; }
   Arena& scratch() { return scratch_; }
@@ -24,6 +22,7 @@ class Workspace {
 
  private:
   Stream& stream_;
+  const Mesh& mesh_;
   Arena activations_, scratch_;
 };
 

@@ -7,19 +7,36 @@
 
 namespace jamba {
 
-AdamWOptimizer::AdamWOptimizer(const Parameters& parameters, const OptimizerConfig& config,
+AdamWOptimizer::AdamWOptimizer(Parameters& parameters, const OptimizerConfig& config,
                                DecayRule rule)
-    : parameters_(parameters),
-      config_(config),
-      rule_(rule),
-      m_(parameters.flat_size() * dtype_bytes(DType::f32)),
-      v_(parameters.flat_size() * dtype_bytes(DType::f32)) {}
-
-bool AdamWOptimizer::decays(const ParameterSpec& spec) const {
-  return rule_ == DecayRule::by_rank ? spec.shape.size() > 1 : spec.weight_decay;
+    : parameters_(parameters), config_(config), rule_(rule) {
+  const ZeroStore& store = parameters.store();
+  for (int unit = 0; unit < store.num_units(); ++unit) {
+    const std::int64_t bytes = store.owned(unit).count * dtype_bytes(DType::f32);
+    m_.emplace_back(bytes, parameters.stream().device());
+    v_.emplace_back(bytes, parameters.stream().device());
+  }
 }
 
-void AdamWOptimizer::step(Stream& stream, double lr, std::int64_t update, double grad_scale) const {
+bool AdamWOptimizer::decays(const ParameterSpec& spec) const {
+  // Of the tensors with a rank above one, A_log alone does not decay.
+  return spec.weight_decay || (rule_ == DecayRule::by_rank && spec.init == InitRule::a_log);
+}
+
+Tensor AdamWOptimizer::of(const std::vector<Buffer>& moments, const Parameters::Entry& e,
+                          const Parameters::Stretch& stretch) {
+  const Buffer& unit = moments[static_cast<std::size_t>(e.unit)];
+  return unit.tensor(DType::f32, {unit.bytes() / dtype_bytes(DType::f32)})
+      .slice(stretch.offset, stretch.count);
+}
+
+std::int64_t AdamWOptimizer::bytes() const {
+  std::int64_t sum = 0;
+  for (const Buffer& m : m_) sum += 2 * m.bytes();
+  return sum;
+}
+
+void AdamWOptimizer::step(double lr, std::int64_t update, double grad_scale) const {
   const auto t = static_cast<double>(update);
   AdamWStep numbers{.lr = static_cast<float>(lr),
                     .beta1 = static_cast<float>(config_.beta1),
@@ -28,13 +45,19 @@ void AdamWOptimizer::step(Stream& stream, double lr, std::int64_t update, double
                     .bias_correction1 = static_cast<float>(1 - std::pow(config_.beta1, t)),
                     .bias_correction2 = static_cast<float>(1 - std::pow(config_.beta2, t)),
                     .grad_scale = static_cast<float>(grad_scale)};
-  const Tensor m = flat_m(), v = flat_v();
+  ZeroStore& store = parameters_.store();
   for (const Parameters::Entry& entry : parameters_.entries()) {
-    const std::int64_t n = entry.spec.numel();
+    const Parameters::Stretch mine = parameters_.owned(entry);
+    if (mine.count == 0) continue;
+    const auto part = [&](const Tensor& unit) {
+      return unit.present() ? unit.slice(mine.offset, mine.count) : Tensor();
+    };
     numbers.weight_decay = decays(entry.spec) ? static_cast<float>(config_.weight_decay) : 0.0f;
-    adamw(stream, entry.value.view({n}), entry.rest, m.slice(entry.begin, n),
-          v.slice(entry.begin, n), entry.grad.view({n}), numbers);
+    adamw(parameters_.stream(), part(store.owned_value(entry.unit)),
+          part(store.owned_rest(entry.unit)), m(entry, mine), v(entry, mine),
+          parameters_.gradient(entry, mine), numbers);
   }
+  parameters_.publish();
 }
 
 double clip_factor(double norm, double limit) {

@@ -11,26 +11,31 @@ enum class DecayRule {
   by_rank    // every tensor of rank 2 and more, A_log too (torch recipes that group by ndim)
 };
 
-/// AdamW over all parameters of a model, with its two moments.
+/// AdamW over the parameters that this rank owns, with their two moments.
 class AdamWOptimizer {
  public:
-  AdamWOptimizer(const Parameters&, const OptimizerConfig&, DecayRule = DecayRule::standard);
+  AdamWOptimizer(Parameters&, const OptimizerConfig&, DecayRule = DecayRule::standard);
 
-  /// One update from the gradients in `parameters`; `update` counts from 1.
+  /// One update from the finished gradients in `parameters`, and the new values on their way to
+  /// the other ranks; `update` counts from 1.
   /// grad_scale multiplies every gradient first: the clipping factor.
-  void step(Stream&, double lr, std::int64_t update, double grad_scale) const;
+  void step(double lr, std::int64_t update, double grad_scale) const;
 
-  /// Moments in the layout of Parameters' flat buffers.
-  Tensor flat_m() const { return m_.tensor(DType::f32, {parameters_.flat_size()}); }
-  Tensor flat_v() const { return v_.tensor(DType::f32, {parameters_.flat_size()}); }
+  /// Moments of a stretch: float32 [stretch.count].
+  Tensor m(const Parameters::Entry& e, const Parameters::Stretch& s) const { return of(m_, e, s); }
+  Tensor v(const Parameters::Entry& e, const Parameters::Stretch& s) const { return of(v_, e, s); }
+
+  std::int64_t bytes() const;
 
  private:
   bool decays(const ParameterSpec&) const;
+  static Tensor of(const std::vector<Buffer>&, const Parameters::Entry&,
+                   const Parameters::Stretch&);
 
-  const Parameters& parameters_;
+  Parameters& parameters_;
   OptimizerConfig config_;
   DecayRule rule_;
-  Buffer m_, v_;
+  std::vector<Buffer> m_, v_;  // by unit, as ZeroStore::owned
 };
 
 /// min(1, limit / (norm + 1e-6)); 1 where limit is 0. As torch.nn.utils.clip_grad_norm_.

@@ -1,5 +1,6 @@
 #include "trainer/verify/fixture.h"
 
+#include <algorithm>
 #include <fstream>
 
 #include "trainer/checkpoint/hf_config.h"
@@ -65,9 +66,9 @@ void Fixture::refuse_padding() const {
   }
 }
 
-void Fixture::load_weights(Stream& stream, const Parameters& parameters) const {
-  const Masters masters(stream, parameters);
+void Fixture::read_parameter(const std::string& param, const Tensor& out) const {
   for (const HfTensor& hf : hf_tensors(config_)) {
+    if (hf.param != param) continue;
     const std::string name = fixture_name(kind_, hf.name);
     const SafetensorsEntry* entry = model_.find(name);
     if (entry == nullptr) {
@@ -79,9 +80,31 @@ void Fixture::load_weights(Stream& stream, const Parameters& parameters) const {
                                   model_.path(), name, fmt::join(entry->shape, ", "),
                                   fmt::join(hf.shape, ", ")));
     }
-    const Tensor master = masters[hf.param];
-    model_.read(*entry, master.view({master.numel()}).slice(hf.begin, hf.count));
+    model_.read(*entry, out.slice(hf.begin, hf.count));
   }
+}
+
+void Fixture::load_weights(Parameters& parameters) const {
+  {
+    const Masters masters(parameters, Masters::Access::write);
+    for (const Parameters::Entry& entry : parameters.entries()) {
+      const Buffer memory(entry.spec.numel() * dtype_bytes(DType::f32));
+      const Tensor whole = memory.tensor(DType::f32, {entry.spec.numel()});
+      read_parameter(entry.spec.name, whole);
+      const Parameters::Stretch mine = parameters.owned(entry);
+      if (mine.count == 0) continue;
+      float* to = masters.of(entry, mine).ptr<float>();
+      for_each_run(entry.spec.shape, entry.shard,
+                   [&](std::int64_t local, std::int64_t global, std::int64_t count) {
+                     const std::int64_t first = std::max(local, mine.begin);
+                     const std::int64_t last = std::min(local + count, mine.begin + mine.count);
+                     if (first >= last) return;
+                     std::copy_n(whole.ptr<float>() + global + (first - local), last - first,
+                                 to + (first - mine.begin));
+                   });
+    }
+  }
+  parameters.publish();
 }
 
 std::vector<std::int64_t> Fixture::input_shape(const std::string& name) const {

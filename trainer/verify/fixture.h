@@ -28,8 +28,8 @@ class Fixture {
   const SafetensorsFile& inputs() const { return inputs_; }
   const SafetensorsFile& expected() const { return expected_; }
 
-  /// Fills the parameters from model.safetensors and refreshes their compute copies.
-  void load_weights(Stream&, const Parameters&) const;
+  /// Fills what this rank owns of the parameters from model.safetensors; all ranks together.
+  void load_weights(Parameters&) const;
   /// Reads an int64 tensor of the inputs as int32 into `out` of equal size, from element `begin`.
   void read_tokens(const std::string& name, std::int64_t begin, const Tensor& out) const;
   /// Shape of an input.
@@ -37,6 +37,8 @@ class Fixture {
 
  private:
   void refuse_padding() const;
+  /// Fills float32 [numel] with a logical parameter.
+  void read_parameter(const std::string& param, const Tensor& out) const;
 
   ModelConfig config_;
   nlohmann::json meta_;

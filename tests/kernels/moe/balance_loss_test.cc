@@ -19,25 +19,28 @@ std::size_t at(std::int64_t layer, std::int64_t group, std::int64_t expert) {
   return static_cast<std::size_t>((layer * kGroups + group) * kExperts + expert);
 }
 
-/// aux of each group, straight from its definition.
+std::int64_t num_products(BalancePooling pooling) {
+  return pooling == BalancePooling::all_layers ? 1 : kLayers;
+}
+
+/// aux of each product and group, straight from its definition.
 Values reference(const Values& prob_sum, const Values& counts, BalancePooling pooling) {
+  const std::int64_t products = num_products(pooling), span = kLayers / products;
+  const double rows = static_cast<double>(span * kTokens), experts = kExperts;
   Values aux;
-  for (std::int64_t g = 0; g < kGroups; ++g) {
-    Scalar pooled = 0, separate = 0;
-    for (std::int64_t e = 0; e < kExperts; ++e) {
-      Scalar chosen = 0, probability = 0;
-      for (std::int64_t l = 0; l < kLayers; ++l) {
-        const double tokens = kTokens;
-        separate += (counts[at(l, g, e)] / tokens) * (prob_sum[at(l, g, e)] / tokens);
-        chosen += counts[at(l, g, e)];
-        probability += prob_sum[at(l, g, e)];
+  for (std::int64_t p = 0; p < products; ++p) {
+    for (std::int64_t g = 0; g < kGroups; ++g) {
+      Scalar sum = 0;
+      for (std::int64_t e = 0; e < kExperts; ++e) {
+        Scalar chosen = 0, probability = 0;
+        for (std::int64_t l = p * span; l < (p + 1) * span; ++l) {
+          chosen += counts[at(l, g, e)];
+          probability += prob_sum[at(l, g, e)];
+        }
+        sum += (chosen / rows) * (probability / rows);
       }
-      const double rows = kLayers * kTokens;
-      pooled += (chosen / rows) * (probability / rows);
+      aux.push_back(experts * sum);
     }
-    const double experts = kExperts, layers = kLayers;
-    aux.push_back(pooling == BalancePooling::all_layers ? experts * pooled
-                                                        : experts * separate / layers);
   }
   return aux;
 }
@@ -54,7 +57,8 @@ OpCase balance_loss_case(BalancePooling pooling) {
                 .dims = {kLayers, kGroups, kExperts},
                 .values = test::integer_values(kNumel, 1, "counts", 0, 9),
                 .differentiable = false}};
-  op.outputs = {{.name = "aux", .dims = {kGroups}}};
+  const std::int64_t products = num_products(pooling);
+  op.outputs = {{.name = "aux", .dims = {products, kGroups}}};
   op.reference = [pooling](const std::vector<Values>& in) {
     return std::vector<Values>{reference(in[0], in[1], pooling)};
   };
@@ -62,12 +66,14 @@ OpCase balance_loss_case(BalancePooling pooling) {
     const Tensor unused = scratch.allocate(DType::f32, {kLayers, kGroups, kExperts});
     balance_loss(s, out[0], unused, in[0], in[1], kTokens, pooling, 1.0f);
   };
-  op.backward = [pooling](Stream& s, Arena& scratch, auto in, auto, auto dout, auto din) {
-    const Tensor aux = scratch.allocate(DType::f32, {kGroups});
+  op.backward = [=](Stream& s, Arena& scratch, auto in, auto, auto dout, auto din) {
+    const Tensor aux = scratch.allocate(DType::f32, {products, kGroups});
     balance_loss(s, aux, din[0], in[0], in[1], kTokens, pooling, 0.5f);
     for (std::int64_t i = 0; i < kNumel; ++i) {
-      const std::int64_t group = i / kExperts % kGroups;
-      din[0].template ptr<float>()[i] *= 2.0f * dout[0].template ptr<float>()[group];
+      const std::int64_t group = i / kExperts % kGroups, layer = i / kExperts / kGroups;
+      const std::int64_t product = layer * products / kLayers;
+      din[0].template ptr<float>()[i] *=
+          2.0f * dout[0].template ptr<float>()[product * kGroups + group];
     }
   };
   return op;
@@ -79,28 +85,34 @@ TEST(BalanceLoss, MatchesItsDefinitionAndDerivative) {
 }
 
 TEST(BalanceLoss, IsTopKUnderPerfectBalance) {
-  const std::int64_t shape = kNumel;
-  const test::GuardedTensor prob_sum(
-      DType::f32, {kLayers, kGroups, kExperts},
-      std::vector<double>(static_cast<std::size_t>(shape), 10.0 / 5));
+  const auto numel = static_cast<std::size_t>(kNumel);
+  const test::GuardedTensor prob_sum(DType::f32, {kLayers, kGroups, kExperts},
+                                     std::vector<double>(numel, 10.0 / 5));
   const test::GuardedTensor counts(DType::i64, {kLayers, kGroups, kExperts},
-                                   std::vector<double>(static_cast<std::size_t>(shape), 4.0));
-  const test::GuardedTensor aux(DType::f32, {kGroups}),
-      dprobs(DType::f32, {kLayers, kGroups, kExperts});
+                                   std::vector<double>(numel, 4.0));
+  const test::GuardedTensor dprobs(DType::f32, {kLayers, kGroups, kExperts});
   Stream stream = Stream::cpu(1);
-  balance_loss(stream, aux.tensor(), dprobs.tensor(), prob_sum.tensor(), counts.tensor(), 10,
-               BalancePooling::all_layers, 1.0f);
-  for (const double a : aux.values())
-    EXPECT_NEAR(a, 2.0, 1e-6);  // 4 of 10 tokens, 5 experts: k = 2
+  for (const BalancePooling pooling : {BalancePooling::all_layers, BalancePooling::per_layer}) {
+    const test::GuardedTensor aux(DType::f32, {num_products(pooling), kGroups});
+    balance_loss(stream, aux.tensor(), dprobs.tensor(), prob_sum.tensor(), counts.tensor(), 10,
+                 pooling, 1.0f);
+    for (const double a : aux.values()) EXPECT_NEAR(a, 2.0, 1e-6);  // 4 of 10 tokens, 5 experts
+  }
 }
 
-TEST(BalanceLoss, RejectsAnEmptyGroup) {
-  const test::GuardedTensor sums(DType::f32, {1, 1, 2}), counts(DType::i64, {1, 1, 2}),
-      aux(DType::f32, {1});
+TEST(BalanceLoss, RejectsWhatDoesNotFit) {
+  const test::GuardedTensor sums(DType::f32, {2, 1, 2}), counts(DType::i64, {2, 1, 2});
+  const test::GuardedTensor one(DType::f32, {1, 1}), two(DType::f32, {2, 1});
   Stream stream = Stream::cpu(1);
-  EXPECT_THROW(balance_loss(stream, aux.tensor(), sums.tensor(), sums.tensor(), counts.tensor(), 0,
-                            BalancePooling::per_layer, 1.0f),
-               LogicError);
+  const auto run = [&](const test::GuardedTensor& aux, std::int64_t tokens,
+                       BalancePooling pooling) {
+    balance_loss(stream, aux.tensor(), sums.tensor(), sums.tensor(), counts.tensor(), tokens,
+                 pooling, 1.0f);
+  };
+  EXPECT_NO_THROW(run(two, 1, BalancePooling::per_layer));
+  EXPECT_THROW(run(two, 0, BalancePooling::per_layer), LogicError);
+  EXPECT_THROW(run(one, 1, BalancePooling::per_layer), LogicError);
+  EXPECT_THROW(run(two, 1, BalancePooling::all_layers), LogicError);
 }
 
 }  // namespace

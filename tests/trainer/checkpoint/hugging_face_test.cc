@@ -63,10 +63,13 @@ TEST(HfNames, PartsFillEveryParameterInOrder) {
   ModelConfig config = small_model();
   config.expert_intermediate_size = 7;
   std::map<std::string, std::int64_t> filled;
+  Shapes shapes;
   std::int64_t total = 0;
   for (const HfTensor& tensor : hf_tensors(config)) {
     EXPECT_EQ(tensor.count, product(tensor.shape)) << tensor.name;
     EXPECT_EQ(tensor.begin, filled[tensor.param]) << tensor.name;
+    EXPECT_EQ(shapes.emplace(tensor.param, tensor.param_shape).first->second, tensor.param_shape)
+        << tensor.name;
     filled[tensor.param] += tensor.count;
     total += tensor.count;
   }
@@ -87,14 +90,18 @@ TEST(HfNames, KnowWherePartsLie) {
   const ModelConfig config = small_model();  // H 16, F 24, I 32
   const HfTensor up = find(config, "model.layers.1.feed_forward.experts.2.up_proj.weight");
   EXPECT_EQ(up.param, "model.layers.1.feed_forward.experts.gate_up_proj");
-  EXPECT_THAT(up.param_shape, ElementsAre(3, 48, 16));
+  EXPECT_THAT(up.param_shape, ElementsAre(3, 2, 24, 16));
   EXPECT_EQ(up.begin, 2 * 48 * 16 + 24 * 16);
   const HfTensor down = find(config, "model.layers.1.feed_forward.experts.1.down_proj.weight");
   EXPECT_EQ(down.param, "model.layers.1.feed_forward.experts.down_proj");
   EXPECT_EQ(down.begin, 16 * 24);
   const HfTensor dense = find(config, "model.layers.0.feed_forward.up_proj.weight");
   EXPECT_EQ(dense.param, "model.layers.0.feed_forward.gate_up_proj.weight");
+  EXPECT_THAT(dense.param_shape, ElementsAre(2, 24, 16));
   EXPECT_EQ(dense.begin, 24 * 16);
+  const HfTensor in = find(config, "model.layers.0.mamba.in_proj.weight");
+  EXPECT_THAT(in.shape, ElementsAre(64, 16));
+  EXPECT_THAT(in.param_shape, ElementsAre(2, 32, 16));
   const HfTensor conv = find(config, "model.layers.0.mamba.conv1d.weight");
   EXPECT_THAT(conv.shape, ElementsAre(32, 1, 4));
   EXPECT_THAT(conv.param_shape, ElementsAre(32, 4));

@@ -165,5 +165,43 @@ TEST_F(ConfigSources, AModelHasTheFaultsOfItsOwn) {
   }
 }
 
+TEST_F(ConfigSources, OverridesGoOnTopOfAnyConfig) {
+  RunConfig base;  // no run: the keys that one needs are missing
+  base.model = load(kSoundRun).model;
+  base.train.seed = 7;
+  RunConfig want = base;
+  want.parallel.tp = 2;
+  want.parallel.pp_layers = "5 3";
+  want.parallel.deterministic = Deterministic::tree;
+  want.train.dtype = DType::bf16;
+  const std::vector<std::string> settings = {"parallel.tp=2", "parallel.pp_layers=5 3",
+                                             "parallel.deterministic=tree", "train.dtype=bfloat16"};
+  EXPECT_EQ(to_json(with_overrides(base, settings)), to_json(want));
+  EXPECT_EQ(to_json(with_overrides(base, {})), to_json(base));
+}
+
+TEST_F(ConfigSources, OverridesOfAConfigHaveTheirOwnFaults) {
+  RunConfig base;
+  base.model = load(kSoundRun).model;
+  const auto words = [&](const std::vector<std::string>& settings) -> std::string {
+    try {
+      with_overrides(base, settings);
+    } catch (const ConfigError& error) {
+      return error.what();
+    }
+    return {};
+  };
+  EXPECT_EQ(words({"parallel.tp=two"}), "override: parallel.tp: expected an integer, got 'two'");
+  EXPECT_EQ(words({"parallel.tp=0", "parallel.zero=4"}),
+            "override: parallel.tp: must be from 1 to 1048576, got 0\n"
+            "override: parallel.zero: must be from 0 to 3, got 4");
+  EXPECT_EQ(words({"train.steps=-1"}), "override: train.steps: must be at least 1, got -1");
+  EXPECT_EQ(words({"parallel.tpp=2"}), "override: parallel.tpp: unknown key; did you mean 'tp'?");
+  EXPECT_EQ(words({"model.num_key_value_heads=3"}),
+            "override: model.num_key_value_heads: 3 does not divide num_attention_heads (4)");
+  EXPECT_EQ(words({"parallel.tp"}),
+            "override: 'parallel.tp': write key.path=value, as in train.steps=100");
+}
+
 }  // namespace
 }  // namespace jamba

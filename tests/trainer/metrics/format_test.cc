@@ -58,7 +58,11 @@ TEST(StepLine, TellsEveryFigureOnce) {
   EXPECT_EQ(step_line(sample_step(1200)),
             "step 1200/5000 | tokens 78.6M | lm 3.4125 | aux 1.0625 | z 0.2500 | gn 0.713 | "
             "lr 3.00e-04 | 38.2k tok/s | mfu 41% of 182 GF/s | mem 1.70 GiB | load 1.32 | "
-            "left 1h12m");
+            "left 1h12m | dropped 7");
+}
+
+TEST(TrafficLine, NamesEveryAxis) {
+  EXPECT_EQ(traffic_line(sample_step(1)), "rank 0 sends a step: tp 4.10kB | world 96B");
 }
 
 TEST(StepLine, NamesSkippedStepsAndNonFiniteLosses) {

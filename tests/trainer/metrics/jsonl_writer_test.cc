@@ -65,6 +65,7 @@ TEST_F(Jsonl, HoldsEveryFieldOfAStep) {
                          {"peak_memory_bytes", 1'825'361'100},
                          {"expert_load_max", 1.32},
                          {"expert_entropy", 2.0},
+                         {"dropped_rows", 7},
                          {"skipped_steps", 0},
                          {"seconds",
                           {{"matmul", 0.25},
@@ -73,6 +74,7 @@ TEST_F(Jsonl, HoldsEveryFieldOfAStep) {
                            {"optimizer", 0.03125},
                            {"communication", 0.015625},
                            {"rest", 0.0078125}}},
+                         {"sent_bytes", {{"tp", 4096}, {"world", 96}}},
                          {"seconds_left", 4321.0}};
   EXPECT_THAT(records(), ElementsAre(expected));
 }

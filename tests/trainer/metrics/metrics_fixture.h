@@ -51,7 +51,9 @@ inline StepRecord sample_step(std::int64_t step) {
   r.peak_memory_bytes = std::int64_t{1'825'361'100};
   r.expert_load_max = 1.32;
   r.expert_entropy = 2.0;
+  r.dropped_rows = 7;
   r.skipped_steps = 0;
+  r.sent_bytes = {{"tp", 4096}, {"world", 96}};
   r.seconds = {0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125};
   r.seconds_left = 4321;
   return r;

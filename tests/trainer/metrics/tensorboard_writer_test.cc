@@ -171,8 +171,8 @@ TEST_F(Tensorboard, HoldsEveryFigureOfAStep) {
                            Pair("perf/attention_ms", 62.5f), Pair("perf/optimizer_ms", 31.25f),
                            Pair("perf/communication_ms", 15.625f), Pair("perf/rest_ms", 7.8125f),
                            Pair("mem/peak_GiB", 1.7f), Pair("moe/max_load", 1.32f),
-                           Pair("moe/router_entropy", 2.0f), Pair("progress/tokens", 78.6e6f),
-                           Pair("progress/eta_s", 4321.0f)));
+                           Pair("moe/router_entropy", 2.0f), Pair("moe/dropped_rows", 7.0f),
+                           Pair("progress/tokens", 78.6e6f), Pair("progress/eta_s", 4321.0f)));
 }
 
 TEST_F(Tensorboard, HoldsEverySourceOfAnEvaluation) {
