@@ -171,6 +171,7 @@ ExitCode TrainingRun::run() {
 /// Returns whether any rank was asked to stop.
 bool TrainingRun::one_step(std::int64_t step) {
   const auto begin = std::chrono::steady_clock::now();
+  const std::vector<Mesh::Traffic> sent_before = mesh_.traffic();
   stream_.profile().reset();
   trace_step(step);
   const StepOutcome outcome = train_step_->run(*tokens_, step, stop_.load());
@@ -185,7 +186,7 @@ bool TrainingRun::one_step(std::int64_t step) {
   if (comm_.rank() == 0) {
     StepRecord record = make_record(outcome, step + 1, seconds);
     record.peak_memory_bytes = memory;
-    add_traffic(record);
+    record.sent_bytes = sent_since(sent_before);
     const bool last = step + 1 == config_.train.steps;
     log_->write(record, due(config_.log.every, step + 1) || last);
     if (step == first_step_ + 1 && comm_.size() > 1) log_->message(traffic_line(record));
@@ -210,13 +211,14 @@ void TrainingRun::trace_step(std::int64_t step) {
   trace_.reset();
 }
 
-void TrainingRun::add_traffic(StepRecord& record) {
+std::vector<std::pair<std::string, std::int64_t>> TrainingRun::sent_since(
+    const std::vector<Mesh::Traffic>& before) const {
+  std::vector<std::pair<std::string, std::int64_t>> sent;
   const std::vector<Mesh::Traffic> now = mesh_.traffic();
   for (std::size_t i = 0; i < now.size(); ++i) {
-    const std::int64_t before = sent_before_.empty() ? 0 : sent_before_[i].bytes;
-    record.sent_bytes.emplace_back(now[i].axis, now[i].bytes - before);
+    sent.emplace_back(now[i].axis, now[i].bytes - before[i].bytes);
   }
-  sent_before_ = now;
+  return sent;
 }
 
 StepRecord TrainingRun::make_record(const StepOutcome& outcome, std::int64_t step, double seconds) {

@@ -50,7 +50,8 @@ class TrainingRun {
   void evaluate(std::int64_t step);
   void save(std::int64_t step);
   void trace_step(std::int64_t step);
-  void add_traffic(StepRecord&);
+  std::vector<std::pair<std::string, std::int64_t>> sent_since(
+      const std::vector<Mesh::Traffic>& before) const;
   bool due(std::int64_t every, std::int64_t step) const;
 
   const RunConfig config_;
@@ -69,7 +70,6 @@ class TrainingRun {
   std::unique_ptr<Tokenizer> tokenizer_;
 
   std::unique_ptr<StepTrace> trace_;
-  std::vector<Mesh::Traffic> sent_before_;
   std::int64_t first_step_ = 0;
   std::int64_t saved_step_ = -1;
   std::int64_t evaluated_step_ = -1;

@@ -111,9 +111,10 @@ std::string progress_line(const StepRecord& r, int columns) {
 std::string traffic_line(const StepRecord& r) {
   std::vector<std::string> fields;
   for (const auto& [axis, bytes] : r.sent_bytes) {
+    if (bytes == 0) continue;
     fields.push_back(fmt::format("{} {}B", axis, format_count(static_cast<double>(bytes))));
   }
-  return "rank 0 sends a step: " + joined(fields);
+  return "traffic rank 0 sends in a step: " + joined(fields);
 }
 
 std::string eval_line(const EvalRecord& record) {

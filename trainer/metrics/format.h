@@ -24,7 +24,8 @@ std::string step_line(const StepRecord&);
 /// the cursor on its row.
 std::string progress_line(const StepRecord&, int columns);
 
-/// "rank 0 sends a step: tp 12.6MB | data 3.1MB | world 9.3kB"
+/// "traffic rank 0 sends in a step: tp 12.6MB | data 3.1MB | world 9.3kB"; axes without any are
+/// left out.
 std::string traffic_line(const StepRecord&);
 
 /// Loss, perplexity, and distance below the unigram entropy by source; then the mean.

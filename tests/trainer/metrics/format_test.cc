@@ -105,6 +105,12 @@ TEST(ProgressLine, IsFullAtTheEndOnlyAndEmptyWithoutASize) {
   EXPECT_THAT(progress_line(record, 80), HasSubstr("]   0% step 5000/0"));
 }
 
+TEST(TrafficLine, TellsEveryAxisThatSends) {
+  StepRecord r;
+  r.sent_bytes = {{"tp", 12'600'000}, {"ends", 0}, {"world", 9'300}};
+  EXPECT_EQ(traffic_line(r), "traffic rank 0 sends in a step: tp 12.6MB | world 9.30kB");
+}
+
 TEST(EvalLine, TellsEachSourceAndTheMean) {
   EXPECT_EQ(eval_line(sample_eval(1200)),
             "eval step 1200 | wiki 3.5000 (ppl 33.12, 3.25 nats below unigram 6.75) | "
