@@ -51,7 +51,7 @@ void ZeroStore::allocate(Unit& u) {
               "a tree over {} microbatches", options_.num_micro);
   const int levels = tree ? std::countr_zero(static_cast<std::uint64_t>(options_.num_micro)) : 1;
   for (int level = 0; level < std::max(levels, 1); ++level) {
-    u.sums.emplace_back(floats(u.owned.count), stream_.device());
+    u.sums.emplace_back(floats(u.share.count), stream_.device());
   }
 }
 

@@ -57,10 +57,9 @@ struct ZeroOptions {
 /// updates O (S in stage none, else S / p):
 ///   values      E S, in stage parameters E S / p; bfloat16: 2 O of rests.
 ///   gradients   4 S; in stages gradients and parameters none, unless keeps_gradient.
-///   sums        4 O, if the unit's gradients have no memory of their own, or in a tree; a tree
-///   over
-///               m > 1 microbatches has log2(m) of them; over one, in stages none and optimizer,
-///               none.
+///   sums        4 S / p, if the unit's gradients have no memory of their own, or in a tree; a
+///               tree over m > 1 microbatches has log2(m) of them; over one, in stages none and
+///               optimizer, none.
 /// and for each pool E S and 4 S of its largest unit, for every slot: two, or one if it is not
 /// deep. Determinism: as Communicator's sums.
 class ZeroStore {

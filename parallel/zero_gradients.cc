@@ -56,7 +56,7 @@ void ZeroStore::end_gradient(int unit, std::int64_t micro) {
   Unit& u = at(unit);
   if (!reduces_now(unit, micro)) return;
   const Tensor all = full_gradient(u);
-  if (u.stage == ZeroStage::none) {
+  if (u.stage == ZeroStage::none && !reduces_each_micro(u)) {
     u.piece = all;
     u.reducing = u.spec.group->start_all_reduce(stream_, all);
   } else {
@@ -103,12 +103,18 @@ void ZeroStore::accumulate(Unit& u) {
 
 void ZeroStore::finish_gradients() {
   while (!travelling_.empty()) finish_reduction(*travelling_.front());
-  for (const auto& unit : units_) unit->num_summed = 0;
+  for (const auto& unit : units_) {
+    unit->num_summed = 0;
+    if (!reduces_each_micro(*unit) || !unit->gathers_sums()) continue;
+    unit->spec.group->all_gather(stream_, full_gradient(*unit), unit->sum(unit->sums.size() - 1));
+  }
 }
 
 Tensor ZeroStore::owned_gradient(int unit) const {
   const Unit& u = at(unit);
-  if (!reduces_each_micro(u)) return full_gradient(u).slice(u.owned.begin, u.owned.count);
+  if (!reduces_each_micro(u) || u.gathers_sums()) {
+    return full_gradient(u).slice(u.owned.begin, u.owned.count);
+  }
   return u.sum(u.sums.size() - 1);
 }
 

@@ -22,10 +22,12 @@ struct ZeroStore::Unit {
   Slot* gradient_slot = nullptr;
   PendingCollective reducing;
   Tensor piece;              // where the sum over ranks arrives
-  std::vector<Buffer> sums;  // of microbatches; the last ends up with all of them
+  std::vector<Buffer> sums;  // of microbatches, of this rank's share; the last ends up with all
   std::int64_t num_summed = 0;
 
-  Tensor sum(std::size_t level) const { return sums[level].tensor(DType::f32, {owned.count}); }
+  Tensor sum(std::size_t level) const { return sums[level].tensor(DType::f32, {share.count}); }
+  /// Whether sums of shares have to be gathered, since every rank updates everything.
+  bool gathers_sums() const { return stage == ZeroStage::none && spec.group->size() > 1; }
   /// Elements of `values`.
   std::int64_t held() const { return shards_values() ? share.count : size; }
   /// Whether values and rests fill the memory of the float32 weights that they are.

@@ -57,7 +57,7 @@ TEST(ZeroMemory, OfATree) {
   };
   for (const int p : {2, 4}) {
     EXPECT_EQ(tree(ZeroStage::none, 1, p), 4 * n);
-    EXPECT_EQ(tree(ZeroStage::none, 2, p), 4 * n + 4 * n);
+    EXPECT_EQ(tree(ZeroStage::none, 2, p), 4 * n + 4 * n / p);
     EXPECT_EQ(tree(ZeroStage::optimizer, 8, p), 4 * n + 3 * 4 * n / p);
     EXPECT_EQ(tree(ZeroStage::gradients, 1, p), 4 * n / p + 2 * 4 * s);
     EXPECT_EQ(tree(ZeroStage::gradients, 8, p), 3 * 4 * n / p + 2 * 4 * s);
