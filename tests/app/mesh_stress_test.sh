@@ -78,7 +78,7 @@ run bfloat16 8 parallel.tp=2 parallel.pp=2 parallel.ep=2 parallel.zero=2 train.d
 run tree 4 parallel.deterministic=tree parallel.pp=2
 run tied 4 parallel.pp=2 parallel.zero=1 model.tie_word_embeddings=true
 
-grep -q '^rank 0 sends a step: .*tp ' "$dir/everything.log" || fail "no line about traffic"
+grep -q '^traffic rank 0 sends in a step: .*tp ' "$dir/everything.log" || fail "no line about traffic"
 grep -qE '^tp +2 ' "$dir/everything.log" || fail "no table of the mesh"
 python3 - "$dir/capacity/metrics.jsonl" "$dir/balanced/metrics.jsonl" <<'PY' || fail "expert figures"
 import json, sys

@@ -61,10 +61,6 @@ TEST(StepLine, TellsEveryFigureOnce) {
             "left 1h12m | dropped 7");
 }
 
-TEST(TrafficLine, NamesEveryAxis) {
-  EXPECT_EQ(traffic_line(sample_step(1)), "rank 0 sends a step: tp 4.10kB | world 96B");
-}
-
 TEST(StepLine, NamesSkippedStepsAndNonFiniteLosses) {
   StepRecord record = sample_step(3);
   record.skipped_steps = 2;
