@@ -2,27 +2,8 @@
 # Bad input to the program: each case has one clear message and its exit code, on one rank and on two.
 # usage: bad_input_test.sh JAMBA_BINARY
 set -uo pipefail
-jamba=$1
-here=$(cd "$(dirname "$0")/../.." && pwd)
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-failures=0
-cases=0
-
-# expect CODE PATTERN COMMAND...: the command ends with CODE within a minute and prints PATTERN.
-expect() {
-  local code=$1 pattern=$2 got
-  shift 2
-  cases=$((cases + 1))
-  timeout -k 5 60 "$@" >"$dir/out" 2>&1
-  got=$?
-  if [[ $got -ne $code ]] || ! grep -qE -- "$pattern" "$dir/out"; then
-    failures=$((failures + 1))
-    echo "FAIL: $*"
-    echo "  expected exit $code and /$pattern/, got exit $got and:"
-    sed 's/^/  | /' "$dir/out" | head -20
-  fi
-}
+# shellcheck source=tests/app/expect.sh
+source "$(dirname "$0")/expect.sh"
 
 # --- Material: a tiny corpus, its stores, a config, a checkpoint ------------------------------------
 for i in $(seq 1 40); do
@@ -54,7 +35,7 @@ checkpoint=$dir/run/checkpoints
 
 # --- Both on one rank and on two -------------------------------------------------------------------
 for ranks in 1 2; do
-  train=("$here/scripts/launch" -n $ranks --timeout 50 -- "$jamba" train)
+  train=("$launch" -n "$ranks" --timeout 50 -- "$jamba" train)
   run="run_dir=$dir/fresh$ranks"
   expect 66 "nowhere.yaml" "${train[@]}" "$dir/nowhere.yaml"
   expect 66 "missing.h5" "${train[@]}" "$dir/run.yaml" "$run" "data.sources.0.train=$dir/missing.h5"
@@ -118,12 +99,11 @@ expect 76 "rank-00000.h5" "$jamba" eval --checkpoint "$dir/damaged" --data "$dir
 small=$dir/small
 mkdir "$small"
 if mount -t tmpfs -o size=1m tmpfs "$small" 2>/dev/null; then
-  expect 74 "No space left" "$here/scripts/launch" -n 2 --timeout 50 -- "$jamba" train "$dir/run.yaml" \
+  expect 74 "No space left" "$launch" -n 2 --timeout 50 -- "$jamba" train "$dir/run.yaml" \
     "run_dir=$small/run" log.tensorboard=false model.hidden_size=128 model.num_attention_heads=4
   umount "$small"
 else
   echo "skipped: no tmpfs can be mounted here"
 fi
 
-echo "$cases cases, $failures failures"
-[[ $failures -eq 0 ]]
+finish
