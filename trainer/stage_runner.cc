@@ -144,10 +144,10 @@ std::int64_t StageRunner::num_allocations() const {
   return count;
 }
 
-void StageRunner::set_poison(bool poison) {
-  scratch_.set_poison(poison);
+void StageRunner::poison() {
+  scratch_.poison_on(stream_);
   for (Chunk& chunk : chunks_) {
-    for (Slot& slot : chunk.slots) slot.activations.set_poison(poison);
+    for (Slot& slot : chunk.slots) slot.activations.poison_on(stream_);
   }
 }
 

@@ -36,7 +36,7 @@ class StageRunner {
   /// Device allocations so far; constant once warm.
   std::int64_t num_allocations() const;
   /// New memory starts as NaN; for tests.
-  void set_poison(bool);
+  void poison();
 
  private:
   /// A microbatch in flight.

@@ -1,6 +1,8 @@
 #pragma once
 // Where data lies and where operations run.
 
+#include <string>
+
 namespace jamba {
 
 enum class DeviceKind { cpu, cuda };
@@ -10,5 +12,19 @@ struct Device {
   int index = 0;
   friend bool operator==(const Device&, const Device&) = default;
 };
+
+/// The CUDA devices that this process can use. `why_none` says in words what is missing if count is
+/// 0: the program was built without CUDA, or there is no driver or device.
+struct CudaDevices {
+  int count = 0;
+  std::string why_none;
+};
+CudaDevices cuda_devices();
+
+/// Waits until everything that was issued to the device has finished.
+void synchronize(Device);
+
+/// Name, multiprocessors, memory; "CPU" for the CPU.
+std::string describe(Device);
 
 }  // namespace jamba

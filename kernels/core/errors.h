@@ -1,7 +1,9 @@
 #pragma once
 // Typed exceptions, the exit code each one maps to, and the always-on contract check.
 
+#ifndef __CUDACC__
 #include <fmt/format.h>
+#endif
 
 #include <stdexcept>
 #include <string>
@@ -76,9 +78,15 @@ JAMBA_DEFINE_ERROR(LogicError, ExitCode::bug);
 }  // namespace jamba
 
 /// Throws LogicError unless `condition` holds. Always on: use it for contracts of functions.
-/// The further arguments are a fmt format string and its values.
-#define JAMBA_CHECK(condition, ...)                                                       \
-  do {                                                                                    \
-    if (!(condition)) [[unlikely]]                                                        \
-      ::jamba::fail_check(__FILE__, __LINE__, #condition, ::fmt::format("" __VA_ARGS__)); \
+/// The further arguments are a fmt format string and its values; nvcc cannot compile fmt, so its
+/// messages hold them as they are written.
+#ifdef __CUDACC__
+#define JAMBA_CHECK_MESSAGE(...) #__VA_ARGS__
+#else
+#define JAMBA_CHECK_MESSAGE(...) ::fmt::format("" __VA_ARGS__)
+#endif
+#define JAMBA_CHECK(condition, ...)                                                     \
+  do {                                                                                  \
+    if (!(condition)) [[unlikely]]                                                      \
+      ::jamba::fail_check(__FILE__, __LINE__, #condition, JAMBA_CHECK_MESSAGE(__VA_ARGS__)); \
   } while (false)

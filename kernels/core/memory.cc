@@ -8,9 +8,19 @@
 #include <new>
 #include <utility>
 
+#include "kernels/core/backend.h"
+
 namespace jamba {
 
 namespace {
+
+void poison(Stream& stream, void* data, std::int64_t bytes) {
+  if (stream.device().kind == DeviceKind::cuda) {
+    cuda::fill_bytes(stream, data, 0xFF, bytes);
+  } else {
+    std::memset(data, 0xFF, static_cast<std::size_t>(bytes));
+  }
+}
 
 std::int64_t round_up(std::int64_t bytes, std::int64_t to) { return (bytes + to - 1) / to * to; }
 
@@ -31,8 +41,12 @@ class OutOfMemory : public std::bad_alloc {
 
 Buffer::Buffer(std::int64_t bytes, Device device, Fill fill) : bytes_(bytes), device_(device) {
   JAMBA_CHECK(bytes >= 0, "negative size {}", bytes);
-  JAMBA_CHECK(device.kind == DeviceKind::cpu, "this build has no CUDA memory");
   if (bytes == 0) return;
+  if (device.kind == DeviceKind::cuda) {
+    data_ = backend_function(&cuda::allocate, "Buffer")(device.index, bytes, fill);
+    if (data_ == nullptr) throw OutOfMemory(bytes);
+    return;
+  }
   const bool huge = bytes >= kHugePageBytes;
   const std::int64_t size = round_up(bytes, huge ? kHugePageBytes : kAlignment);
   data_ = std::aligned_alloc(static_cast<std::size_t>(huge ? kHugePageBytes : kAlignment),
@@ -42,17 +56,40 @@ Buffer::Buffer(std::int64_t bytes, Device device, Fill fill) : bytes_(bytes), de
   if (fill == Fill::zeros) std::memset(data_, 0, static_cast<std::size_t>(bytes));
 }
 
-Buffer::~Buffer() { std::free(data_); }
+Buffer Buffer::pinned(std::int64_t bytes) {
+  if (&cuda::allocate_pinned == nullptr) return Buffer(bytes, {}, Fill::untouched);
+  Buffer buffer;
+  if (bytes > 0) {
+    buffer.data_ = cuda::allocate_pinned(bytes);
+    if (buffer.data_ == nullptr) throw OutOfMemory(bytes);
+  }
+  buffer.bytes_ = bytes;
+  buffer.pinned_ = true;
+  return buffer;
+}
+
+Buffer::~Buffer() {
+  if (data_ == nullptr) return;
+  if (pinned_) {
+    cuda::release_pinned(data_);
+  } else if (device_.kind == DeviceKind::cuda) {
+    cuda::release(device_.index, data_);
+  } else {
+    std::free(data_);
+  }
+}
 
 Buffer::Buffer(Buffer&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
       bytes_(std::exchange(other.bytes_, 0)),
-      device_(other.device_) {}
+      device_(other.device_),
+      pinned_(other.pinned_) {}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
   std::swap(device_, other.device_);
+  std::swap(pinned_, other.pinned_);
   return *this;
 }
 
@@ -91,7 +128,7 @@ void* Arena::allocate_bytes(std::int64_t bytes) {
   char* data = static_cast<char*>(block.buffer.data()) + block.used;
   block.used += size;
   high_water_ = std::max(high_water_, used_bytes());
-  if (poison_) std::memset(data, 0xFF, static_cast<std::size_t>(size));
+  if (poison_ != nullptr) poison(*poison_, data, size);
   return data;
 }
 
@@ -115,6 +152,21 @@ void Arena::reset() {
   blocks_.clear();
   blocks_.push_back({Buffer(high_water_, device_, Fill::untouched), 0});
   ++num_allocations_;
+}
+
+void copy(Stream& stream, Tensor to, Tensor from) {
+  JAMBA_CHECK(to.dtype() == from.dtype() && to.numel() == from.numel(), "copy of {} to {}",
+              from.describe(), to.describe());
+  for (const Tensor& t : {to, from}) {
+    JAMBA_CHECK(t.device().kind == DeviceKind::cpu || t.device() == stream.device(),
+                "{} lies on another device than the stream's", t.describe());
+  }
+  if (to.raw() == from.raw() || to.numel() == 0) return;
+  if (stream.device().kind == DeviceKind::cuda) {
+    cuda::copy_bytes(stream, to.raw(), from.raw(), to.bytes());
+  } else {
+    std::memcpy(to.raw(), from.raw(), static_cast<std::size_t>(to.bytes()));
+  }
 }
 
 }  // namespace jamba

@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <vector>
 
+#include "kernels/core/stream.h"
 #include "kernels/core/tensor.h"
 
 namespace jamba {
@@ -16,11 +17,15 @@ inline constexpr std::int64_t kAlignment = 64;
 enum class Fill { zeros, untouched };
 
 /// One allocation on a device. Move-only.
+/// CUDA: destroying it waits until the device is idle.
 /// Errors: std::bad_alloc with the size, if the memory is not there.
 class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(std::int64_t bytes, Device device = {}, Fill fill = Fill::zeros);
+  /// Memory of the host that CUDA copies from and to while the host goes on; without CUDA, plain
+  /// memory. Untouched.
+  static Buffer pinned(std::int64_t bytes);
   ~Buffer();
   Buffer(Buffer&& other) noexcept;
   Buffer& operator=(Buffer&& other) noexcept;
@@ -33,12 +38,14 @@ class Buffer {
   void* data_ = nullptr;
   std::int64_t bytes_ = 0;
   Device device_{};
+  bool pinned_ = false;
 };
 
 /// A stack of tensors: allocate, then release everything above a mark. It grows while it warms up;
 /// after a reset() with nothing on it, it holds one block of its high-water size, so that a
 /// repeated step allocates nothing.
 /// Content of a new tensor is unspecified; with poison on, every byte is 0xFF (NaN as a float).
+/// CUDA: memory is handed out again in the order of one stream, the only one that may use it.
 class Arena {
  public:
   explicit Arena(Device device = {}) : device_(device) {}
@@ -60,7 +67,8 @@ class Arena {
   std::int64_t high_water_bytes() const { return high_water_; }
   /// Number of device allocations so far; constant once warm.
   std::int64_t num_allocations() const { return num_allocations_; }
-  void set_poison(bool poison) { poison_ = poison; }
+  /// From now on, new tensors are filled with 0xFF, in the order of this stream.
+  void poison_on(Stream& stream) { poison_ = &stream; }
 
  private:
   struct Block {
@@ -74,8 +82,15 @@ class Arena {
   std::size_t current_ = 0;
   std::int64_t high_water_ = 0;
   std::int64_t num_allocations_ = 0;
-  bool poison_ = false;
+  Stream* poison_ = nullptr;
 };
+
+/// to = from, byte for byte, between any two devices' memory, in the stream's order.
+/// Shapes: the same number of elements.   Dtypes: equal.   Aliasing: none, or all.
+/// Host memory that is not pinned has been read, or is filled, on return; pinned memory must live,
+/// and stay as it is, until the stream is synchronized.
+/// Errors: LogicError if the tensors do not match, or lie on a device that is not the stream's.
+void copy(Stream&, Tensor to, Tensor from);
 
 /// Releases what was allocated on an arena during its lifetime.
 class ArenaScope {

@@ -3,6 +3,8 @@
 #include <omp.h>
 #include <xmmintrin.h>
 
+#include "kernels/core/backend.h"
+
 namespace jamba {
 
 namespace {
@@ -24,6 +26,30 @@ Stream Stream::cpu(int num_threads) {
   omp_set_dynamic(0);
   flush_denormals(num_threads);
   return Stream(Device{DeviceKind::cpu, 0}, num_threads);
+}
+
+Stream Stream::on(Device device, int num_threads, StreamPriority priority) {
+  if (device.kind == DeviceKind::cpu) return cpu(num_threads);
+  const CudaDevices devices = cuda_devices();
+  if (devices.count == 0) throw UnsupportedError("no CUDA device: " + devices.why_none);
+  if (device.index < 0 || device.index >= devices.count)
+    throw UnsupportedError(fmt::format("no CUDA device {}: this process sees {}, from 0 on",
+                                       device.index, devices.count));
+  Stream stream(device, 1);
+  stream.native_ = cuda::make_stream(device.index, priority);
+  return stream;
+}
+
+void Stream::synchronize() {
+  if (native_) cuda::synchronize(*this);
+}
+
+void Stream::wait_for(Stream& other) {
+  if (native_ && other.native_ && this != &other) {
+    cuda::wait_for(*this, other);
+  } else {
+    other.synchronize();
+  }
 }
 
 }  // namespace jamba

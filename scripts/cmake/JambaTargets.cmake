@@ -34,6 +34,24 @@ function(jamba_add_test name)
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600)
 endfunction()
 
+# jamba_add_op_test(NAME SOURCES a.cc ... [LIBS libs]): a test of operations, which runs on
+# test::device(). With JAMBA_CUDA=EMULATED the same objects are linked twice more.
+function(jamba_add_op_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
+  add_library(${name}_objects OBJECT ${ARG_SOURCES})
+  target_link_libraries(${name}_objects PRIVATE ${ARG_LIBS} jamba_test_support GTest::gmock)
+  jamba_add_test(${name} SOURCES $<TARGET_OBJECTS:${name}_objects> LIBS ${ARG_LIBS})
+  if(JAMBA_CUDA STREQUAL "ON")
+    jamba_use_cuda(${name})
+  elseif(JAMBA_CUDA STREQUAL "EMULATED")
+    foreach(variant emulated checked)
+      jamba_add_test(${name}_${variant} SOURCES $<TARGET_OBJECTS:${name}_objects>
+                     LIBS ${ARG_LIBS} LABELS ${variant})
+      jamba_use_cuda(${name}_${variant} ${variant})
+    endforeach()
+  endif()
+endfunction()
+
 # For tests that meet the leaks of Open MPI or HDF5; leaks of our own still fail them.
 set(JAMBA_LEAKS_OF_OTHERS
     LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/support/lsan.supp:print_suppressions=0

@@ -35,7 +35,7 @@ void for_each_case(const Body& body) {
           run_ranks(ranks, [&](Communicator& cp) {
             Stream stream = Stream::cpu(1);
             Arena scratch;
-            scratch.set_poison(true);
+            scratch.poison_on(stream);
             body(cp, {ranks, batch, seq, dtype}, stream, scratch);
           });
         }

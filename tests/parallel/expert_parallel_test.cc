@@ -157,8 +157,8 @@ struct Fixture {
 
   Fixture(Communicator& ep, const Case& c)
       : sender(c, ep.rank()),
-        exchange(ep, stream, (memory.set_poison(true), memory), sender.offsets) {
-    scratch.set_poison(true);
+        exchange(ep, stream, (memory.poison_on(stream), memory), sender.offsets) {
+    scratch.poison_on(stream);
   }
 };
 

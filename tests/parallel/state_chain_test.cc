@@ -34,7 +34,7 @@ void advance(const Tensor& next, const Tensor& last, const Tensor& part, std::in
 void check_chain(Communicator& cp, Direction direction) {
   Stream stream = Stream::cpu(1);
   Arena scratch;
-  scratch.set_poison(true);
+  scratch.poison_on(stream);
   const bool forward = direction == Direction::forward;
   const int place = forward ? cp.rank() : cp.size() - 1 - cp.rank();
   StateChain chain(cp, direction);

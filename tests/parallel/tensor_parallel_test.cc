@@ -70,7 +70,7 @@ TEST(TensorRegion, GathersTheRowsOfAllTokens) {
   for_each_case([](Communicator& tp, const Case& c) {
     Stream stream = Stream::cpu(1);
     Arena scratch;
-    scratch.set_poison(true);
+    scratch.poison_on(stream);
     const TensorRegion region(tp, c.sequence);
     const std::int64_t rows = region.rows(c.tokens);
     const GuardedTensor x = whole_numbers(c.dtype, {rows, kCols}, "x", tp.rank());
@@ -93,7 +93,7 @@ TEST(TensorRegion, ReducesToTheSumAndZeroPadding) {
   for_each_case([](Communicator& tp, const Case& c) {
     Stream stream = Stream::cpu(1);
     Arena scratch;
-    scratch.set_poison(true);
+    scratch.poison_on(stream);
     const TensorRegion region(tp, c.sequence);
     const std::int64_t rows = region.rows(c.tokens);
     const GuardedTensor y(c.dtype, {rows, kCols});
@@ -123,7 +123,7 @@ TEST(TensorRegion, EnterAndLeaveAreAdjoint) {
   for_each_case([](Communicator& tp, const Case& c) {
     Stream stream = Stream::cpu(1);
     Arena scratch;
-    scratch.set_poison(true);
+    scratch.poison_on(stream);
     const TensorRegion region(tp, c.sequence);
     const std::int64_t rows = region.rows(c.tokens);
     const int owner = region.splits_rows() ? tp.rank() : 0;

@@ -5,7 +5,6 @@
 #include <hwy/targets.h>
 
 #include <algorithm>
-#include <cstring>
 #include <optional>
 
 #include "tests/support/tensors.h"
@@ -57,10 +56,9 @@ std::vector<Tensor> views(const std::vector<GuardedTensor>& tensors) {
   return out;
 }
 
-Run run(const OpCase& op, int num_threads) {
-  Stream stream = Stream::cpu(num_threads);
-  Arena scratch;
-  scratch.set_poison(true);
+Run run(const OpCase& op, Stream& stream) {
+  Arena scratch(stream.device());
+  scratch.poison_on(stream);
   Run r;
   for (const Operand& o : op.inputs) r.inputs.emplace_back(o.dtype, o.dims, o.values);
   for (const Operand& o : op.outputs) {
@@ -134,17 +132,13 @@ void expect_backward(const OpCase& op, const Run& r, std::vector<Values> in) {
 }
 
 void expect_same_bits(const OpCase& op, const Run& a, const Run& b, const std::string& what) {
-  const auto same = [](const GuardedTensor& x, const GuardedTensor& y) {
-    return std::memcmp(x.tensor().raw(), y.tensor().raw(),
-                       static_cast<std::size_t>(x.tensor().bytes())) == 0;
-  };
   for (std::size_t i = 0; i < a.outputs.size(); ++i) {
-    EXPECT_TRUE(same(a.outputs[i], b.outputs[i]))
+    EXPECT_TRUE(same_bits(a.outputs[i].tensor(), b.outputs[i].tensor()))
         << op.name << ": output " << op.outputs[i].name << " differs between " << what;
   }
   for (std::size_t i = 0; i < a.input_gradients.size(); ++i) {
     if (!a.input_gradients[i]) continue;
-    EXPECT_TRUE(same(*a.input_gradients[i], *b.input_gradients[i]))
+    EXPECT_TRUE(same_bits(a.input_gradients[i]->tensor(), b.input_gradients[i]->tensor()))
         << op.name << ": gradient of " << op.inputs[i].name << " differs between " << what;
   }
 }
@@ -161,20 +155,25 @@ double tolerance(const OpCase& op) {
 namespace {
 
 void check_on_chosen_target(const OpCase& op) {
-  const Run one = run(op, 1);
-  one.expect_guards(op.name);
-  const std::vector<Values> in = reference_inputs(one);
-  expect_forward(op, one, in);
-  if (op.backward) expect_backward(op, one, in);
-  expect_same_bits(op, one, run(op, 1), "two runs");
-  for (const int threads : {2, 3}) {
-    expect_same_bits(op, one, run(op, threads), fmt::format("1 and {} threads", threads));
-  }
+  std::optional<Run> first;
+  std::string first_name;
+  for_each_schedule([&](Stream& stream, const std::string& name) {
+    Run r = run(op, stream);
+    stream.synchronize();
+    if (first) return expect_same_bits(op, *first, r, fmt::format("{} and {}", first_name, name));
+    r.expect_guards(op.name);
+    const std::vector<Values> in = reference_inputs(r);
+    expect_forward(op, r, in);
+    if (op.backward) expect_backward(op, r, in);
+    first_name = name;
+    first = std::move(r);
+  });
 }
 
 }  // namespace
 
 void check_op(const OpCase& op) {
+  if (on_cuda()) return check_on_chosen_target(op);
   for (const std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
     hwy::GetChosenTarget().Update(target);
     SCOPED_TRACE(hwy::TargetName(target));

@@ -51,13 +51,13 @@ struct OpCase {
   double tolerance_bf16 = 1.6e-2;
 };
 
-/// Runs all checks of one case as GoogleTest expectations, with every instruction set that this
-/// machine has (AVX-512, AVX2, SSE4, SSSE3, scalar):
+/// Runs all checks of one case as GoogleTest expectations, on device(); on the CPU with every
+/// instruction set that this machine has (AVX-512, AVX2, SSE4, SSSE3, scalar):
 ///  - forward equals the reference in double precision;
 ///  - each gradient equals the complex-step derivative of the reference, and accumulates or
 ///    overwrites as stated;
 ///  - nothing outside the tensors is written, scratch starts as NaN;
-///  - 1, 2 and 3 threads, and a second run, give the same bits.
+///  - every schedule (tests/support/device.h) gives the same bits.
 void check_op(const OpCase&);
 
 /// The bound that holds for this case.

@@ -1,5 +1,6 @@
 #include "tests/support/tensors.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -37,13 +38,20 @@ void for_dtype(DType dtype, F&& f) {
   }
 }
 
+void write(const Tensor& t, const void* host) {
+  Stream stream = Stream::on(t.device(), 1);
+  copy(stream, t, Tensor(const_cast<void*>(host), t.dtype(), t.dims()));
+  stream.synchronize();
+}
+
 }  // namespace
 
 GuardedTensor::GuardedTensor(DType dtype, const std::vector<std::int64_t>& dims)
-    : buffer_(count(dims) * dtype_bytes(dtype) + 2 * kGuardBytes),
-      tensor_(static_cast<char*>(buffer_.data()) + kGuardBytes, dtype, dims) {
-  std::memset(buffer_.data(), kGuard, static_cast<std::size_t>(buffer_.bytes()));
-  std::memset(tensor_.raw(), 0xFF, static_cast<std::size_t>(tensor_.bytes()));
+    : buffer_(count(dims) * dtype_bytes(dtype) + 2 * kGuardBytes, device()),
+      tensor_(static_cast<char*>(buffer_.data()) + kGuardBytes, dtype, dims, device()) {
+  std::vector<unsigned char> bytes(static_cast<std::size_t>(buffer_.bytes()), kGuard);
+  std::fill_n(bytes.begin() + kGuardBytes, tensor_.bytes(), 0xFF);
+  write(buffer_.tensor(DType::u8, {buffer_.bytes()}), bytes.data());
 }
 
 GuardedTensor::GuardedTensor(DType dtype, const std::vector<std::int64_t>& dims,
@@ -52,20 +60,35 @@ GuardedTensor::GuardedTensor(DType dtype, const std::vector<std::int64_t>& dims,
   from_doubles(tensor_, values);
 }
 
-std::vector<double> GuardedTensor::values() const { return to_doubles(tensor_); }
-
 bool GuardedTensor::guards_intact() const {
-  const auto* bytes = static_cast<const unsigned char*>(buffer_.data());
+  const Buffer host = to_host(buffer_.tensor(DType::u8, {buffer_.bytes()}));
+  const auto* bytes = static_cast<const unsigned char*>(host.data());
   for (std::int64_t i = 0; i < kGuardBytes; ++i) {
     if (bytes[i] != kGuard || bytes[buffer_.bytes() - 1 - i] != kGuard) return false;
   }
   return true;
 }
 
+Buffer to_host(const Tensor& t) {
+  Buffer host(t.bytes(), {}, Fill::untouched);
+  synchronize(t.device());
+  Stream stream = Stream::on(t.device(), 1);
+  copy(stream, Tensor(host.data(), t.dtype(), t.dims()), t);
+  return host;
+}
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  const Buffer x = to_host(a), y = to_host(b);
+  return x.bytes() == y.bytes() &&
+         (x.bytes() == 0 ||
+          std::memcmp(x.data(), y.data(), static_cast<std::size_t>(x.bytes())) == 0);
+}
+
 std::vector<double> to_doubles(const Tensor& t) {
   std::vector<double> out(static_cast<std::size_t>(t.numel()));
+  const Buffer host = to_host(t);
   for_dtype(t.dtype(), [&]<class T>(T) {
-    const T* p = t.ptr<T>();
+    const T* p = static_cast<const T*>(host.data());
     for (std::size_t i = 0; i < out.size(); ++i) {
       if constexpr (std::is_same_v<T, bfloat16>) {
         out[i] = static_cast<float>(p[i]);
@@ -80,8 +103,9 @@ std::vector<double> to_doubles(const Tensor& t) {
 void from_doubles(const Tensor& t, const std::vector<double>& values) {
   JAMBA_CHECK(t.numel() == static_cast<std::int64_t>(values.size()), "{} values for {}",
               values.size(), t.describe());
+  const Buffer host(t.bytes(), {}, Fill::untouched);
   for_dtype(t.dtype(), [&]<class T>(T) {
-    T* p = t.ptr<T>();
+    T* p = static_cast<T*>(host.data());
     for (std::size_t i = 0; i < values.size(); ++i) {
       if constexpr (std::is_same_v<T, bfloat16>) {
         p[i] = bfloat16(static_cast<float>(values[i]));
@@ -90,6 +114,7 @@ void from_doubles(const Tensor& t, const std::vector<double>& values) {
       }
     }
   });
+  write(t, host.data());
 }
 
 std::vector<double> normal_values(std::int64_t n, std::uint64_t seed, const std::string& name,

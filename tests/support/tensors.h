@@ -6,11 +6,20 @@
 #include <vector>
 
 #include "kernels/core/memory.h"
+#include "tests/support/device.h"
 
 namespace jamba::test {
 
-/// An owned tensor between two guard zones. Its bytes start as 0xFF (NaN for floats), so that an
-/// output that is never written shows.
+/// The tensor's bytes in memory of the host, once the device has finished.
+Buffer to_host(const Tensor&);
+/// Reads any dtype as doubles; writes doubles, rounding to the tensor's dtype.
+std::vector<double> to_doubles(const Tensor&);
+void from_doubles(const Tensor&, const std::vector<double>&);
+/// Whether two tensors of one device hold the same bytes.
+bool same_bits(const Tensor&, const Tensor&);
+
+/// An owned tensor on device(), between two guard zones. Its bytes start as 0xFF (NaN for floats),
+/// so that an output that is never written shows. Reading it waits for the device.
 class GuardedTensor {
  public:
   GuardedTensor(DType dtype, const std::vector<std::int64_t>& dims);
@@ -18,7 +27,7 @@ class GuardedTensor {
                 const std::vector<double>& values);
 
   Tensor tensor() const { return tensor_; }
-  std::vector<double> values() const;
+  std::vector<double> values() const { return to_doubles(tensor_); }
   bool guards_intact() const;
 
  private:
@@ -26,9 +35,6 @@ class GuardedTensor {
   Tensor tensor_;
 };
 
-/// Reads any dtype as doubles; writes doubles, rounding to the tensor's dtype.
-std::vector<double> to_doubles(const Tensor&);
-void from_doubles(const Tensor&, const std::vector<double>&);
 
 /// n standard normal values times `scale`, a function of (seed, name).
 std::vector<double> normal_values(std::int64_t n, std::uint64_t seed, const std::string& name,

@@ -39,8 +39,8 @@ struct SmallModel {
         model(c, parameters),
         workspace(stream, mesh) {
     initialize(parameters, c, 7);
-    workspace.activations().set_poison(true);
-    workspace.scratch().set_poison(true);
+    workspace.activations().poison_on(stream);
+    workspace.scratch().poison_on(stream);
   }
 
   /// Forward and backward of microbatch `micro` of a step.

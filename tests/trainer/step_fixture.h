@@ -71,7 +71,7 @@ struct StepRank {
         rank(config, mesh, stream),
         train_step(config, stream, rank),
         tokens(c.model.vocab_size) {
-    rank.runner().set_poison(true);
+    rank.runner().poison();
     initialize(rank.parameters(), c.model, 7);
   }
 

@@ -142,7 +142,7 @@ void verify_model(Communicator& world, Stream& stream, const Fixture& fixture,
   const Mesh mesh = make_mesh(c, world);
   RankModel rank(c, mesh, stream);
   fixture.load_weights(rank.parameters());
-  rank.runner().set_poison(true);
+  rank.runner().poison();
   const TensorRegion region(mesh.tp(), c.parallel.sequence_parallel);
   FixtureTokens source(fixture, 1);
 

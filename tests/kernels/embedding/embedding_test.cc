@@ -77,7 +77,7 @@ TEST(Embedding, SkipsIdsOfOtherRanks) {
 void backward(Stream& stream, const GuardedTensor& dtable, const GuardedTensor& dy,
               const GuardedTensor& ids, std::int64_t padding_id = kNoPadding) {
   Arena scratch;
-  scratch.set_poison(true);
+  scratch.poison_on(stream);
   embedding_backward(stream, scratch, dtable.tensor(), dy.tensor(), ids.tensor(), 0,
                      dtable.tensor().dim(0), padding_id);
 }
@@ -123,7 +123,7 @@ TEST(Embedding, ReusesScratchOfOtherIds) {
   };
   for (std::uint64_t seed = 0; seed < 10; ++seed) {
     Arena fresh;
-    fresh.set_poison(true);
+    fresh.poison_on(stream);
     EXPECT_EQ(gradient(scratch, seed), gradient(fresh, seed)) << seed;
   }
 }

@@ -105,7 +105,7 @@ class Scan {
   void forward(int threads = 1, ChannelRange range = {}) {
     Stream stream = Stream::cpu(threads);
     Arena scratch;
-    scratch.set_poison(true);
+    scratch.poison_on(stream);
     selective_scan_forward(stream, scratch, out_.tensor(), h_last_.tensor(), saved(), inputs(),
                            range);
   }
@@ -114,7 +114,7 @@ class Scan {
                 int threads = 1, ChannelRange range = {}, Write write_bc = Write::overwrite) {
     Stream stream = Stream::cpu(threads);
     Arena scratch;
-    scratch.set_poison(true);
+    scratch.poison_on(stream);
     const GuardedTensor dy(dtype_, wide(), dout);
     std::vector<GuardedTensor> dh;
     if (!dh_last.empty()) {

@@ -117,7 +117,7 @@ TEST(SelectiveScanState, ForwardAloneNeedsNoSavedTensors) {
   test::Scan alone(p.dims, p.in);
   Stream stream = Stream::cpu(1);
   Arena scratch;
-  scratch.set_poison(true);
+  scratch.poison_on(stream);
   const test::GuardedTensor out(DType::f32, {1, 130, 20}), h_last(DType::f32, {1, 20, 16});
   selective_scan_forward(stream, scratch, out.tensor(), h_last.tensor(), {}, alone.inputs());
   EXPECT_TRUE(test::same_bits(out.values(), saving.outputs().out));

@@ -195,7 +195,7 @@ TEST(Router, AddsUpStatistics) {
     const GuardedTensor z_sum(DType::f32, {1}, {2.0});
     Stream stream = Stream::cpu(threads);
     Arena scratch;
-    scratch.set_poison(true);
+    scratch.poison_on(stream);
     router_statistics(stream, scratch, prob_sum.tensor(), count.tensor(), z_sum.tensor(),
                       r.probs.tensor(), r.index.tensor(), r.logits.tensor());
     EXPECT_TRUE(test::worst_error(prob_sum.values(), probs) <= 1e-5);

@@ -60,7 +60,7 @@ OpCase rms_norm_case(const Dims& dims, DType dtype) {
   };
   op.backward = [](Stream& s, Arena& scratch, auto in, auto out, auto dout, auto din) {
     rms_norm_backward(s, scratch, din[0], din[2], dout[0], dout[1], out[1], out[2], in[2]);
-    std::copy_n(static_cast<char*>(din[0].raw()), din[0].bytes(), static_cast<char*>(din[1].raw()));
+    copy(s, din[1], din[0]);
   };
   return op;
 }
@@ -76,14 +76,14 @@ TEST(RmsNorm, NormalisesARowOfZerosToZero) {
   const test::GuardedTensor x(DType::f32, {1, 5}, std::vector<double>(5, 0.0));
   const test::GuardedTensor w(DType::f32, {5}, std::vector<double>(5, 2.0));
   const test::GuardedTensor y(DType::f32, {1, 5}), rstd(DType::f32, {1});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream();
   rms_norm_forward(stream, y.tensor(), {}, rstd.tensor(), x.tensor(), {}, w.tensor(), kEps);
   EXPECT_EQ(y.values(), std::vector<double>(5, 0.0));
 }
 
 TEST(RmsNorm, RejectsAWeightOfAnotherWidth) {
   const test::GuardedTensor x(DType::f32, {2, 4}), w(DType::f32, {3}), rstd(DType::f32, {2});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream();
   EXPECT_THROW(
       rms_norm_forward(stream, x.tensor(), {}, rstd.tensor(), x.tensor(), {}, w.tensor(), kEps),
       LogicError);

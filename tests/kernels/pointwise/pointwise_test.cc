@@ -92,7 +92,7 @@ TEST(Pointwise, ZeroClearsEveryByteAndNoOther) {
 double sum_of_squares_of(const GuardedTensor& x, int threads) {
   Stream stream = Stream::cpu(threads);
   Arena scratch;
-  scratch.set_poison(true);
+  scratch.poison_on(stream);
   return sum_of_squares(stream, scratch, x.tensor());
 }
 

@@ -1,0 +1,155 @@
+// kernels/core/backend.h on the CUDA runtime.
+
+#include <fmt/format.h>
+
+#include <new>
+
+#include "kernels/core/backend.h"
+#include "kernels/core/cuda/check.h"
+#include "kernels/core/cuda/stream_cuda.h"
+#include "kernels/core/handle.h"
+
+namespace jamba::cuda {
+
+namespace {
+
+// Destructors must not throw: what fails here was reported by an earlier call, or the process ends.
+void destroy_stream(cudaStream_t stream) { static_cast<void>(cudaStreamDestroy(stream)); }
+void destroy_event(cudaEvent_t event) { static_cast<void>(cudaEventDestroy(event)); }
+
+class NativeStream final : public BackendState {
+ public:
+  NativeStream(int index, StreamPriority priority) {
+    JAMBA_CUDA_CHECK(cudaSetDevice(index));
+    JAMBA_CUDA_CHECK(cudaGetDeviceProperties(&properties_, index));
+    int lowest = 0, highest = 0;
+    JAMBA_CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+    cudaStream_t stream = nullptr;
+    JAMBA_CUDA_CHECK(cudaStreamCreateWithPriority(
+        &stream, cudaStreamNonBlocking, priority == StreamPriority::high ? highest : lowest));
+    stream_ = Handle(stream);
+    cudaEvent_t event = nullptr;
+    JAMBA_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    event_ = EventHandle(event);
+  }
+  ~NativeStream() override { static_cast<void>(cudaStreamSynchronize(stream_.get())); }
+
+  cudaStream_t handle() const { return stream_.get(); }
+  const cudaDeviceProp& properties() const { return properties_; }
+  /// An event at the end of what was issued so far. Waits see its latest record at their own call,
+  /// so one event serves all of them.
+  cudaEvent_t record() {
+    JAMBA_CUDA_CHECK(cudaEventRecord(event_.get(), stream_.get()));
+    return event_.get();
+  }
+
+ private:
+  using Handle = UniqueHandle<cudaStream_t, destroy_stream>;
+  using EventHandle = UniqueHandle<cudaEvent_t, destroy_event>;
+
+  Handle stream_;
+  EventHandle event_;
+  cudaDeviceProp properties_{};
+};
+
+NativeStream& native_stream(Stream& stream) {
+  JAMBA_CHECK(stream.native() != nullptr, "a CPU stream has no CUDA stream");
+  return static_cast<NativeStream&>(*stream.native());
+}
+
+}  // namespace
+
+void fail_cuda(const char* file, int line, const char* call, cudaError_t error) {
+  const std::string message =
+      fmt::format("{}: {} ({}) at {}:{}", call, cudaGetErrorString(error), cudaGetErrorName(error),
+                  file, line);
+  if (error == cudaErrorInsufficientDriver || error == cudaErrorNoDevice ||
+      error == cudaErrorNoKernelImageForDevice)
+    throw UnsupportedError(message);
+  throw LogicError(message);
+}
+
+cudaStream_t native(Stream& stream) { return native_stream(stream).handle(); }
+const cudaDeviceProp& properties(Stream& stream) { return native_stream(stream).properties(); }
+
+int num_devices(std::string& why) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess) {
+    why = cudaGetErrorString(error);
+    static_cast<void>(cudaGetLastError());  // it would be reported again by the next call
+    return 0;
+  }
+  if (count == 0) why = "the driver shows no device";
+  return count;
+}
+
+std::string describe_device(int index) {
+  cudaDeviceProp properties{};
+  JAMBA_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
+  return fmt::format("{}, {} multiprocessors, {:.1f} GiB", properties.name,
+                     properties.multiProcessorCount,
+                     static_cast<double>(properties.totalGlobalMem) / (1 << 30));
+}
+
+void synchronize_device(int index) {
+  JAMBA_CUDA_CHECK(cudaSetDevice(index));
+  JAMBA_CUDA_CHECK(cudaDeviceSynchronize());
+}
+
+void* allocate(int index, std::int64_t bytes, Fill fill) {
+  JAMBA_CUDA_CHECK(cudaSetDevice(index));
+  void* data = nullptr;
+  const cudaError_t error = cudaMalloc(&data, static_cast<std::size_t>(bytes));
+  if (error == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());
+    return nullptr;
+  }
+  JAMBA_CUDA_CHECK(error);
+  if (fill == Fill::zeros) {
+    const NativeStream stream(index, StreamPriority::normal);
+    JAMBA_CUDA_CHECK(
+        cudaMemsetAsync(data, 0, static_cast<std::size_t>(bytes), stream.handle()));
+    JAMBA_CUDA_CHECK(cudaStreamSynchronize(stream.handle()));
+  }
+  return data;
+}
+
+void release(int, void* data) noexcept { static_cast<void>(cudaFree(data)); }
+
+void* allocate_pinned(std::int64_t bytes) {
+  void* data = nullptr;
+  const cudaError_t error = cudaMallocHost(&data, static_cast<std::size_t>(bytes));
+  if (error == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());
+    return nullptr;
+  }
+  JAMBA_CUDA_CHECK(error);
+  return data;
+}
+
+void release_pinned(void* data) noexcept { static_cast<void>(cudaFreeHost(data)); }
+
+std::unique_ptr<BackendState> make_stream(int index, StreamPriority priority) {
+  return std::make_unique<NativeStream>(index, priority);
+}
+
+void synchronize(Stream& stream) { JAMBA_CUDA_CHECK(cudaStreamSynchronize(native(stream))); }
+
+void wait_for(Stream& stream, Stream& other) {
+  JAMBA_CUDA_CHECK(cudaStreamWaitEvent(native(stream), native_stream(other).record(), 0));
+}
+
+void copy_bytes(Stream& stream, void* to, const void* from, std::int64_t bytes) {
+  // The runtime returns before the copy where both ends are on the device or pinned; a copy to
+  // pageable memory has ended when it returns.
+  JAMBA_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault,
+                                   native(stream)));
+}
+
+void fill_bytes(Stream& stream, void* data, int byte, std::int64_t bytes) {
+  JAMBA_CUDA_CHECK(
+      cudaMemsetAsync(data, byte, static_cast<std::size_t>(bytes), native(stream)));
+}
+
+}  // namespace jamba::cuda
