@@ -33,20 +33,27 @@ ExpertExchange::ExpertExchange(Communicator& ep, Stream& stream, Arena& memory,
       come_rows_.back() += come[static_cast<std::size_t>(e)];
     }
   }
-  place_come_ = memory.allocate(DType::i32, {num_held_});
-  place_held_ = memory.allocate(DType::i32, {num_held_});
+  std::vector<std::int32_t> place_come(static_cast<std::size_t>(num_held_));
+  std::vector<std::int32_t> place_held(place_come.size());
   held_offsets_.push_back(0);
   std::int64_t held = 0;
   for (std::int64_t e = 0; e < local; ++e) {
     for (int r = 0; r < ranks; ++r) {
       const auto pair = static_cast<std::size_t>(r * local + e);
       for (std::int64_t i = 0; i < come[pair]; ++i, ++held) {
-        place_come_.ptr<std::int32_t>()[held] = static_cast<std::int32_t>(begin[pair] + i);
-        place_held_.ptr<std::int32_t>()[begin[pair] + i] = static_cast<std::int32_t>(held);
+        place_come[static_cast<std::size_t>(held)] = static_cast<std::int32_t>(begin[pair] + i);
+        place_held[static_cast<std::size_t>(begin[pair] + i)] = static_cast<std::int32_t>(held);
       }
     }
     held_offsets_.push_back(held);
   }
+  const auto on_device = [&](std::vector<std::int32_t>& places) {
+    const Tensor t = memory.allocate(DType::i32, {num_held_});
+    copy(stream, t, Tensor(places.data(), DType::i32, {num_held_}));
+    return t;
+  };
+  place_come_ = on_device(place_come);
+  place_held_ = on_device(place_held);
 }
 
 void ExpertExchange::dispatch(Stream& stream, Arena& scratch, Tensor rows, Tensor weight, Tensor x,

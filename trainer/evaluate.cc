@@ -4,9 +4,9 @@
 
 namespace jamba {
 
-Evaluator::Evaluator(const Mesh& mesh, const DataConfig& data, const ModelConfig& model,
-                     std::int64_t batch, std::int64_t max_tokens)
-    : mesh_(mesh), batch_(batch), buffers_(mesh, 1, batch, data.seq_len) {
+Evaluator::Evaluator(const Mesh& mesh, Stream& stream, const DataConfig& data,
+                     const ModelConfig& model, std::int64_t batch, std::int64_t max_tokens)
+    : mesh_(mesh), batch_(batch), buffers_(mesh, stream, 1, batch, data.seq_len) {
   const auto pad = static_cast<std::int32_t>(std::max<std::int64_t>(model.pad_token_id, 0));
   for (const DataSource& source : data.sources) {
     if (source.validation.empty()) continue;
@@ -37,6 +37,7 @@ EvalRecord::Source Evaluator::run_source(Stream& stream, StageRunner& runner, So
   const std::int64_t count = source.batches.num_batches(ranks, batch_);
   for (std::int64_t i = 0; i < count; ++i) {
     source.batches.fill(i, mesh_.at().dp, ranks, buffers_.tokens(0));
+    buffers_.send(0);
     const Microbatch batch = buffers_.model_view(0);
     runner.forward(batch, Recomputation::on,
                    [&](const Context& ctx, const JambaModel& model, JambaModel::Saved& saved) {

@@ -14,7 +14,7 @@ class Evaluator {
   /// Opens the validation store of every source that has one. batch: sequences in one forward;
   /// max_tokens: of each source. The mesh must outlive it.
   /// Errors: as ValidationBatches.
-  Evaluator(const Mesh&, const DataConfig&, const ModelConfig&, std::int64_t batch,
+  Evaluator(const Mesh&, Stream&, const DataConfig&, const ModelConfig&, std::int64_t batch,
             std::int64_t max_tokens);
 
   bool empty() const { return sources_.empty(); }

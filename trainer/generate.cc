@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/core/host_view.h"
 #include "kernels/core/rng.h"
 #include "kernels/pointwise/pointwise.h"
 
@@ -55,6 +56,7 @@ Generator::Generator(Workspace& workspace, const JambaModel& model, DType comput
     : workspace_(workspace),
       model_(model),
       dtype_(compute_dtype),
+      state_memory_(workspace.stream().device()),
       states_(model.make_states(workspace.stream(), state_memory_, capacity)),
       logits_(static_cast<std::size_t>(model.config().vocab_size)) {}
 
@@ -73,15 +75,20 @@ void Generator::run_chunk(std::span<const std::int32_t> ids) {
   Microbatch batch;
   batch.ids = ctx.activation(DType::i32, {1, n});
   batch.sequences = {1, n, {}, ctx.activation(DType::i32, {n}), n, {}};
+  const HostView inputs(ctx.stream, batch.ids, HostAccess::write);
+  const HostView positions(ctx.stream, batch.sequences.positions, HostAccess::write);
   for (std::int64_t t = 0; t < n; ++t) {
-    batch.ids.ptr<std::int32_t>()[t] = ids[static_cast<std::size_t>(t)];
-    batch.sequences.positions.ptr<std::int32_t>()[t] = static_cast<std::int32_t>(position_ + t);
+    inputs.ptr<std::int32_t>()[t] = ids[static_cast<std::size_t>(t)];
+    positions.ptr<std::int32_t>()[t] = static_cast<std::int32_t>(position_ + t);
   }
+  inputs.store();
+  positions.store();
   const std::int64_t vocab = model_.config().vocab_size;
   const Tensor logits = ctx.activation(dtype_, {n, vocab});
   model_.infer(ctx, logits, batch, states_);
-  cast(ctx.stream, Tensor(logits_.data(), DType::f32, {vocab}),
-       logits.slice(n - 1, 1).view({vocab}));
+  const Tensor last = ctx.activation(DType::f32, {vocab});
+  cast(ctx.stream, last, logits.slice(n - 1, 1).view({vocab}));
+  copy(ctx.stream, Tensor(logits_.data(), DType::f32, {vocab}), last);
   position_ += n;
 }
 

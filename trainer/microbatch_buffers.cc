@@ -1,33 +1,57 @@
 #include "trainer/microbatch_buffers.h"
 
+#include <algorithm>
+
 namespace jamba {
 
-MicrobatchBuffers::MicrobatchBuffers(const Mesh& mesh, std::int64_t count, std::int64_t batch,
-                                     std::int64_t seq_len)
-    : mesh_(mesh),
-      batch_(batch),
-      seq_len_(seq_len),
-      split_{seq_len, mesh.shape().cp},
-      memory_((3 * seq_len + 4 * split_.seq(mesh.at().cp)) * count * batch *
-              dtype_bytes(DType::i32)) {
-  auto* next = static_cast<std::int32_t*>(memory_.data());
-  const auto take = [&](std::int64_t seq) {
-    const Tensor t(next, DType::i32, {batch, seq});
-    next += batch * seq;
+MicrobatchBuffers::Part::Part(const Tensor& all, std::int64_t batch, std::int64_t seq,
+                              std::int64_t whole_seq)
+    : memory(all) {
+  std::int64_t next = 0;
+  const auto take = [&](std::int64_t width) {
+    const Tensor t = all.slice(next, batch * width).view({batch, width});
+    next += batch * width;
     return t;
   };
+  ids = take(seq);
+  labels = take(seq);
+  doc_start = take(seq);
+  positions = take(seq);
+  whole_doc_start = take(whole_seq);
+}
+
+MicrobatchBuffers::MicrobatchBuffers(const Mesh& mesh, Stream& stream, std::int64_t count,
+                                     std::int64_t batch, std::int64_t seq_len)
+    : mesh_(mesh),
+      stream_(stream),
+      sending_(Stream::on(stream.device(), 1)),
+      batch_(batch),
+      seq_len_(seq_len),
+      split_{seq_len, mesh.shape().cp} {
   const std::int64_t seq = split_.seq(mesh.at().cp);
+  const std::int64_t whole = batch * seq_len, part = Part::size(batch, seq, seq_len);
+  written_ = Buffer(3 * count * whole * dtype_bytes(DType::i32));
+  staging_ = Buffer::pinned(count * part * dtype_bytes(DType::i32));
+  const bool cuda = stream.device().kind == DeviceKind::cuda;
+  if (cuda) on_device_ = Buffer(staging_.bytes(), stream.device());
+  const Tensor written = written_.tensor(DType::i32, {3 * count, batch, seq_len});
+  const Tensor staged = staging_.tensor(DType::i32, {count, part});
+  const Tensor read = (cuda ? on_device_ : staging_).tensor(DType::i32, {count, part});
   for (std::int64_t i = 0; i < count; ++i) {
-    wholes_.push_back({take(seq_len), take(seq_len), take(seq_len)});
-    parts_.push_back({take(seq), take(seq), take(seq), take(seq)});
+    const auto array = [&](std::int64_t k) {
+      return written.slice(3 * i + k, 1).view({batch, seq_len});
+    };
+    wholes_.push_back({array(0), array(1), array(2)});
+    staged_.emplace_back(staged.slice(i, 1).view({part}), batch, seq, seq_len);
+    parts_.emplace_back(read.slice(i, 1).view({part}), batch, seq, seq_len);
   }
 }
 
-Microbatch MicrobatchBuffers::model_view(std::int64_t i,
-                                         const std::optional<RouterNoise>& noise) const {
+void MicrobatchBuffers::send(std::int64_t i) {
   const Batch& whole = wholes_[static_cast<std::size_t>(i)];
-  const Part& part = parts_[static_cast<std::size_t>(i)];
+  const Part& part = staged_[static_cast<std::size_t>(i)];
   const std::int64_t seq = part.ids.dim(1), first = split_.first(mesh_.at().cp);
+  sending_.synchronize();  // it has read what it was given last
   for (std::int64_t b = 0; b < batch_; ++b) {
     for (std::int64_t t = 0; t < seq; ++t) {
       const std::int64_t from = b * seq_len_ + first + t, to = b * seq + t;
@@ -38,12 +62,24 @@ Microbatch MicrobatchBuffers::model_view(std::int64_t i,
       part.positions.ptr<std::int32_t>()[to] = static_cast<std::int32_t>(first + t) - start;
     }
   }
+  std::copy_n(whole.doc_start.ptr<std::int32_t>(), whole.doc_start.numel(),
+              part.whole_doc_start.ptr<std::int32_t>());
+  sending_.wait_for(stream_);  // the model has read what was there
+  copy(sending_, parts_[static_cast<std::size_t>(i)].memory, part.memory);
+  stream_.wait_for(sending_);
+}
+
+Microbatch MicrobatchBuffers::model_view(std::int64_t i,
+                                         const std::optional<RouterNoise>& noise) const {
+  const Part& part = parts_[static_cast<std::size_t>(i)];
+  const std::int64_t seq = part.ids.dim(1);
   Microbatch out;
-  out.sequences = {
-      batch_, seq, part.doc_start, part.positions.view({batch_ * seq}), seq_len_, whole.doc_start};
+  out.sequences = {batch_,         seq,
+                   part.doc_start, part.positions.view({batch_ * seq}),
+                   seq_len_,       part.whole_doc_start};
   out.ids = part.ids;
   out.labels = part.labels;
-  out.routing = {noise, {number(i) * batch_, seq_len_, first}};
+  out.routing = {noise, {number(i) * batch_, seq_len_, split_.first(mesh_.at().cp)}};
   return out;
 }
 

@@ -13,6 +13,9 @@ namespace jamba {
 
 enum class Recompute { none, block };
 
+/// automatic: CUDA if this program can and every rank has a device, else the CPU.
+enum class DeviceChoice { automatic, cpu, cuda };
+
 struct TrainConfig {
   std::int64_t steps = 0;
   std::int64_t micro_batch_size = 1;   // sequences in one forward
@@ -20,6 +23,7 @@ struct TrainConfig {
   std::uint64_t seed = 1;
   DType dtype = DType::f32;  // storage of weights and activations
   Recompute recompute = Recompute::none;
+  DeviceChoice device = DeviceChoice::automatic;
   std::int64_t max_skipped_steps = 5;  // non-finite steps in a row before the run stops
   std::int64_t threads = 0;            // a rank; 0: cores / ranks on this host, at least 1
   double peak_gflops = 0;              // a rank, for MFU; 0: measured at start

@@ -13,7 +13,7 @@ StageRunner::StageRunner(const Mesh& mesh, Stream& stream, Parameters& parameter
       scratch_(stream.device()) {
   for (const JambaModel& chunk : chunks) {
     chunks_.push_back({&chunk, {}});
-    chunks_.back().slots.resize(1);
+    chunks_.back().slots.emplace_back(stream.device());
   }
 }
 
@@ -54,8 +54,10 @@ void StageRunner::plan(int num_microbatches) {
   if (shape.num_chunks > 1) shape.schedule = PipelineSchedule::interleaved;
   actions_ = pipeline_actions(shape, mesh_.at().pp);
   for (int c = 0; c < shape.num_chunks; ++c) {
-    chunks_[static_cast<std::size_t>(c)].slots.resize(
-        static_cast<std::size_t>(max_in_flight(actions_, c)));
+    std::vector<Slot>& slots = chunks_[static_cast<std::size_t>(c)].slots;
+    const auto in_flight = static_cast<std::size_t>(max_in_flight(actions_, c));
+    while (slots.size() > in_flight) slots.pop_back();
+    while (slots.size() < in_flight) slots.emplace_back(stream_.device());
   }
   planned_microbatches_ = num_microbatches;
 }
@@ -82,7 +84,7 @@ LossSums StageRunner::train(const MicrobatchBuffers& batches, const LossScale& s
         break;
       case Kind::forward:
         model.forward(ctx, slot.batch, recomputation_, slot.saved);
-        model.add_expert_counts(slot.saved, expert_counts);
+        model.add_expert_counts(stream_, slot.saved, expert_counts);
         num_dropped += model.num_dropped(slot.saved);
         break;
       case Kind::send_activation:

@@ -41,6 +41,8 @@ class StageRunner {
  private:
   /// A microbatch in flight.
   struct Slot {
+    explicit Slot(Device device) : activations(device) {}
+
     Arena activations;
     JambaModel::Saved saved;
     Microbatch batch;

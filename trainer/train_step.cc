@@ -12,7 +12,7 @@ TrainStep::TrainStep(const RunConfig& config, Stream& stream, RankModel& rank)
     : config_(config),
       stream_(stream),
       rank_(rank),
-      buffers_(rank.mesh(), jamba::num_micro(config, rank.mesh().shape()),
+      buffers_(rank.mesh(), stream, jamba::num_micro(config, rank.mesh().shape()),
                config.train.micro_batch_size, config.data.seq_len),
       expert_counts_(
           static_cast<std::size_t>(num_mixtures(config.model) * config.model.num_experts)) {}
@@ -32,6 +32,7 @@ LossScale TrainStep::load_tokens(TokenSource& source, std::int64_t step) {
   std::int64_t targets = 0;
   for (std::int64_t i = 0; i < buffers_.count(); ++i) {
     targets += source.fill(step, buffers_.number(i), buffers_.tokens(i));
+    buffers_.send(i);
   }
   rank_.mesh().dp().all_reduce(stream_, Tensor(&targets, DType::i64, {1}));
   return {targets > 0 ? 1.0 / static_cast<double>(targets) : 0.0,

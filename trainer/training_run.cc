@@ -61,7 +61,7 @@ TrainingRun::TrainingRun(const RunConfig& config, Communicator& comm, Stream& st
 void TrainingRun::open() {
   tokenizer_ = load_tokenizer(config_.data.tokenizer);
   tokens_ = std::make_unique<StoredTokens>(config_);
-  evaluator_ = std::make_unique<Evaluator>(mesh_, config_.data, config_.model,
+  evaluator_ = std::make_unique<Evaluator>(mesh_, stream_, config_.data, config_.model,
                                            config_.train.micro_batch_size, config_.eval.max_tokens);
   rank_ = std::make_unique<RankModel>(config_, mesh_, stream_);
   train_step_ = std::make_unique<TrainStep>(config_, stream_, *rank_);
@@ -137,6 +137,7 @@ void TrainingRun::log_start() {
       "batch   {} sequences of {} tokens: {} x {} micro-batches of {}; {} threads a rank",
       config_.train.global_batch_size, config_.data.seq_len, mesh_.shape().dp,
       train_step_->num_micro(), config_.train.micro_batch_size, stream_.num_threads()));
+  log_->message(fmt::format("device  {}", launch_.device));
   if (comm_.size() > 1) log_->message(mesh_table(mesh_.shape(), launch_.ranks_a_node));
   log_->message(fmt::format("run     {}", config_.run_dir));
   if (first_step_ > 0) log_->message(fmt::format("resuming after step {}", first_step_));

@@ -19,8 +19,9 @@ namespace jamba {
 /// How a run was started.
 struct LaunchInfo {
   int ranks_a_node = 1;
+  std::string device = "CPU";  // in words, for the log
   /// File for chrome://tracing that shows two warm steps of all ranks; empty: none.
-  std::string trace;
+  std::string trace{};
 };
 
 /// Owns the model, optimizer and data of one rank. All ranks construct it and call run() together.

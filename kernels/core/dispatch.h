@@ -8,24 +8,23 @@
 
 /// Declares cpu::function and cuda::function with the type of the public function. A backend may
 /// rely on the checks that the public function made.
-#define JAMBA_DECLARE_BACKENDS(function)          \
-  namespace cpu {                                 \
-  decltype(jamba::function) function;             \
-  }                                               \
-  namespace cuda {                                \
-  JAMBA_WEAK decltype(jamba::function) function;  \
-  }                                               \
+#define JAMBA_DECLARE_BACKENDS(function)         \
+  namespace cpu {                                \
+  decltype(jamba::function) function;            \
+  }                                              \
+  namespace cuda {                               \
+  JAMBA_WEAK decltype(jamba::function) function; \
+  }                                              \
   static_assert(true)
 
 /// Calls the implementation of `function` for the stream's device. Once per operation, in its .cc.
-#define JAMBA_DISPATCH(function, stream, ...)                                          \
-  do {                                                                                 \
-    ::jamba::expect_device(#function, stream __VA_OPT__(, ) __VA_ARGS__);              \
-    if ((stream).device().kind == ::jamba::DeviceKind::cpu)                            \
-      cpu::function(stream __VA_OPT__(, ) __VA_ARGS__);                                \
-    else                                                                               \
-      ::jamba::backend_function(&cuda::function,                                       \
-                                #function)(stream __VA_OPT__(, ) __VA_ARGS__);         \
+#define JAMBA_DISPATCH(function, stream, ...)                                                   \
+  do {                                                                                          \
+    ::jamba::expect_device(#function, stream __VA_OPT__(, ) __VA_ARGS__);                       \
+    if ((stream).device().kind == ::jamba::DeviceKind::cpu)                                     \
+      cpu::function(stream __VA_OPT__(, ) __VA_ARGS__);                                         \
+    else                                                                                        \
+      ::jamba::backend_function(&cuda::function, #function)(stream __VA_OPT__(, ) __VA_ARGS__); \
   } while (false)
 
 namespace jamba {

@@ -85,8 +85,8 @@ JAMBA_DEFINE_ERROR(LogicError, ExitCode::bug);
 #else
 #define JAMBA_CHECK_MESSAGE(...) ::fmt::format("" __VA_ARGS__)
 #endif
-#define JAMBA_CHECK(condition, ...)                                                     \
-  do {                                                                                  \
-    if (!(condition)) [[unlikely]]                                                      \
+#define JAMBA_CHECK(condition, ...)                                                          \
+  do {                                                                                       \
+    if (!(condition)) [[unlikely]]                                                           \
       ::jamba::fail_check(__FILE__, __LINE__, #condition, JAMBA_CHECK_MESSAGE(__VA_ARGS__)); \
   } while (false)

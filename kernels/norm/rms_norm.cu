@@ -49,8 +49,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class T, class W, int N>
 __global__ void __launch_bounds__(kThreads)
     backward_kernel(T* dx, float* dw_parts, const T* dy, const T* d_residual, const T* x,
-                    const float* rstd, const W* w, Index tokens, Index model,
-                    Index rows_a_block) {
+                    const float* rstd, const W* w, Index tokens, Index model, Index rows_a_block) {
   JAMBA_DYNAMIC_SHARED(float, dw);  // [model]; each thread only touches its own columns
   __shared__ BlockReduction<kThreads> shared;
   for (Index i = threadIdx.x * N; i < model; i += kThreads * N) {

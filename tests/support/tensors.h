@@ -35,7 +35,6 @@ class GuardedTensor {
   Tensor tensor_;
 };
 
-
 /// n standard normal values times `scale`, a function of (seed, name).
 std::vector<double> normal_values(std::int64_t n, std::uint64_t seed, const std::string& name,
                                   double scale = 1.0);

@@ -41,8 +41,9 @@ TEST(Model, GradientsAreDirectionalDerivativesOfTheLoss) {
   for (ModelConfig config : variants()) {
     config.num_experts_per_tok = config.num_experts;
     SmallModel m(config);
-    MicrobatchBuffers buffers(m.mesh, 1, 2, 19);
+    MicrobatchBuffers buffers(m.mesh, m.stream, 1, 2, 19);
     fill_random(buffers.tokens(0), config.vocab_size, 3, {0, 7, 11});
+    buffers.send(0);
     const Microbatch batch = buffers.model_view(0, RouterNoise{5, 1});
     const LossScale scale{1.0 / 38, 1.0 / 2};
     m.train(batch, scale);
@@ -82,8 +83,9 @@ TEST(Model, RecomputationLeavesEveryBitOfTheGradients) {
   for (const ModelConfig& config : variants()) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       SmallModel m(config, 2, dtype);
-      MicrobatchBuffers buffers(m.mesh, 1, 2, 33);
+      MicrobatchBuffers buffers(m.mesh, m.stream, 1, 2, 33);
       fill_random(buffers.tokens(0), config.vocab_size, 4, {0, 20});
+      buffers.send(0);
       const Microbatch batch = buffers.model_view(0, RouterNoise{5, 1});
       const LossSums kept = m.train(batch, {1.0 / 66, 0.5});
       const std::vector<float> expected = m.gradients();
@@ -99,9 +101,10 @@ TEST(Model, AccumulatedMicrobatchesGiveTheGradientOfTheWholeBatch) {
   ModelConfig config = small_config();
   SmallModel m(config);
   SmallModel four(config, 1, DType::f32, 4);
-  MicrobatchBuffers whole(m.mesh, 1, 4, 17), parts(m.mesh, 4, 1, 17);
+  MicrobatchBuffers whole(m.mesh, m.stream, 1, 4, 17), parts(m.mesh, m.stream, 4, 1, 17);
   fill_random(whole.tokens(0), config.vocab_size, 5);
   const LossScale scale{1.0 / 68, 0.25};
+  whole.send(0);
   m.train(whole.model_view(0), scale);
   const std::vector<float> expected = m.gradients();
 
@@ -112,6 +115,7 @@ TEST(Model, AccumulatedMicrobatchesGiveTheGradientOfTheWholeBatch) {
       part.labels.ptr<std::int32_t>()[t] = whole.tokens(0).labels.ptr<std::int32_t>()[17 * i + t];
       part.doc_start.ptr<std::int32_t>()[t] = 0;
     }
+    parts.send(i);
     four.train(parts.model_view(i), scale, Recomputation::off, i);
   }
   const std::vector<float> got = four.gradients();
@@ -123,7 +127,7 @@ TEST(Model, ADocumentDoesNotSeeTheOneBeforeIt) {
   config.aux_loss = AuxLossKind::none;  // balances experts over the whole sequence on purpose
   constexpr std::int64_t kSeq = 40, kSecond = 23;
   SmallModel m(config);
-  MicrobatchBuffers buffers(m.mesh, 2, 1, kSeq);
+  MicrobatchBuffers buffers(m.mesh, m.stream, 2, 1, kSeq);
   fill_random(buffers.tokens(0), config.vocab_size, 6, {0, kSecond});
   fill_random(buffers.tokens(1), config.vocab_size, 99, {0, kSecond});
   std::vector<std::vector<float>> gradients, losses;
@@ -137,6 +141,7 @@ TEST(Model, ADocumentDoesNotSeeTheOneBeforeIt) {
       tokens.ids.ptr<std::int32_t>()[t] = buffers.tokens(0).ids.ptr<std::int32_t>()[t];
       tokens.labels.ptr<std::int32_t>()[t] = buffers.tokens(0).labels.ptr<std::int32_t>()[t];
     }
+    buffers.send(i);
     m.train(buffers.model_view(i), {1.0 / (kSeq - kSecond), 1.0});
     gradients.push_back(m.gradients());
     m.workspace.reset();
@@ -169,10 +174,11 @@ TEST(Model, CachedGenerationEqualsAFullForward) {
       at += size;
     }
     m.workspace.reset();
-    MicrobatchBuffers buffers(m.mesh, 1, 1, 29);
+    MicrobatchBuffers buffers(m.mesh, m.stream, 1, 1, 29);
     fill_random(buffers.tokens(0), config.vocab_size, 1);
     std::copy(ids.begin(), ids.end(), buffers.tokens(0).ids.ptr<std::int32_t>());
     const Context ctx = m.workspace.context();
+    buffers.send(0);
     m.forward(ctx, buffers.model_view(0));
     const Tensor logits = ctx.activation(DType::f32, {29, config.vocab_size});
     const Tensor normed = ctx.activation(DType::f32, {29, config.hidden_size});

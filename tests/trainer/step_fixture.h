@@ -64,9 +64,9 @@ class RandomTokens : public TokenSource {
 using NamedTensors = std::map<std::string, std::vector<float>>;
 
 struct StepRank {
-  StepRank(const RunConfig& c, Communicator& world)
+  StepRank(const RunConfig& c, Communicator& world, Device device = {})
       : config(c),
-        stream(Stream::cpu(1)),
+        stream(Stream::on(device, 1)),
         mesh(make_mesh(config, world)),
         rank(config, mesh, stream),
         train_step(config, stream, rank),

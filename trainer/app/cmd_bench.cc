@@ -11,8 +11,8 @@
 #include "kernels/core/trace.h"
 #include "kernels/linear/peak_rate.h"
 #include "trainer/app/command.h"
+#include "trainer/app/device_choice.h"
 #include "trainer/app/mpi_command.h"
-#include "trainer/app/threads.h"
 #include "trainer/checkpoint/agreed.h"
 #include "trainer/config/config.h"
 #include "trainer/metrics/peak_memory.h"
@@ -105,7 +105,8 @@ int run_ranks(const Options& options, MpiSession& mpi) {
   Communicator& world = mpi.world();
   RunConfig config;
   agreed(world, [&] { config = run_config(options, world); });
-  Stream stream = Stream::cpu(threads_per_rank(options.threads, mpi.local_size()));
+  const ChosenDevice chosen = choose_device(config.train.device, mpi);
+  Stream stream = make_stream(chosen, options.threads, mpi.local_size());
   const double peak = measure_peak_gflops(stream, config.train.dtype);
   const Mesh mesh = make_mesh(config, world);
   RankModel rank(config, mesh, stream);
@@ -155,6 +156,7 @@ int run_ranks(const Options& options, MpiSession& mpi) {
       {"params", count.total},
       {"active_params", count.active},
       {"ranks", world.size()},
+      {"device", chosen.words},
       {"threads", stream.num_threads()},
       {"dtype", options.dtype},
       {"exposed_communication", exposed},

@@ -11,9 +11,9 @@
 #include "parallel/comm/thread_group.h"
 #include "trainer/app/command.h"
 #include "trainer/app/demo_text.h"
+#include "trainer/app/device_choice.h"
 #include "trainer/app/sample_text.h"
 #include "trainer/app/stop_signal.h"
-#include "trainer/app/threads.h"
 #include "trainer/loaded_model.h"
 #include "trainer/training_run.h"
 
@@ -76,8 +76,10 @@ int run(const Options& options) {
   write_data(options.run_dir + "/data", *tokenizer);
   const RunConfig config = demo_config(options, *tokenizer);
   const std::unique_ptr<Communicator> alone = make_single_rank();
-  Stream stream = Stream::cpu(threads_per_rank(0, 1));
-  const ExitCode code = TrainingRun(config, *alone, stream, stop).run();
+  const ChosenDevice chosen = choose_device(DeviceChoice::automatic);
+  Stream stream = make_stream(chosen, 0);
+  const LaunchInfo launch{.device = chosen.words};
+  const ExitCode code = TrainingRun(config, *alone, stream, stop, launch).run();
   if (code != ExitCode::ok) return static_cast<int>(code);
 
   const std::string checkpoints = options.run_dir + "/checkpoints";

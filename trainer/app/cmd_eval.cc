@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "trainer/app/command.h"
+#include "trainer/app/device_choice.h"
 #include "trainer/evaluate.h"
 #include "trainer/loaded_model.h"
 #include "trainer/metrics/format.h"
@@ -20,11 +21,11 @@ struct Options {
   std::vector<std::string> stores;
   std::int64_t seq_len = 512, batch = 4, max_tokens = 0;
   bool leak_across_documents = false;
-  int threads = 0;
+  DeviceOptions device;
 };
 
 int run(const Options& options) {
-  Stream stream = Stream::cpu(options.threads);
+  Stream stream = make_stream(choose_device(options.device.choice), options.device.threads);
   LoadedModel loaded(stream, options.checkpoint, DType::f32);
   DataConfig data;
   data.seq_len = options.seq_len;
@@ -32,7 +33,7 @@ int run(const Options& options) {
   for (const std::string& store : options.stores) {
     data.sources.push_back({std::filesystem::path(store).stem().string(), "", store, 0.0});
   }
-  Evaluator evaluator(loaded.mesh(), data, loaded.model().config(), options.batch,
+  Evaluator evaluator(loaded.mesh(), stream, data, loaded.model().config(), options.batch,
                       options.max_tokens);
   StageRunner runner(loaded.mesh(), stream, loaded.parameters(), {&loaded.model(), 1},
                      Recomputation::on);
@@ -58,7 +59,7 @@ void declare_eval(CLI::App& app, Action& action) {
       ->capture_default_str();
   app.add_flag("--no-reset", options->leak_across_documents,
                "Let attention and state run on across documents of one sequence");
-  app.add_option("--threads", options->threads, "OpenMP threads (default: all)");
+  declare_device(app, options->device);
   app.callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

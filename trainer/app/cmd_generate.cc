@@ -6,6 +6,7 @@
 #include <string>
 
 #include "trainer/app/command.h"
+#include "trainer/app/device_choice.h"
 #include "trainer/app/sample_text.h"
 #include "trainer/loaded_model.h"
 
@@ -16,11 +17,11 @@ namespace {
 struct Options {
   std::string checkpoint, prompt;
   SamplingConfig sampling;
-  int threads = 0;
+  DeviceOptions device;
 };
 
 int run(const Options& options) {
-  Stream stream = Stream::cpu(options.threads);
+  Stream stream = make_stream(choose_device(options.device.choice), options.device.threads);
   const LoadedModel loaded(stream, options.checkpoint, DType::f32);
   const std::unique_ptr<Tokenizer> tokenizer = loaded.tokenizer();
   Workspace workspace(stream, loaded.mesh());
@@ -51,7 +52,7 @@ void declare_generate(CLI::App& app, Action& action) {
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   app.add_option("--seed", s.seed, "Same seed, same text")->capture_default_str();
-  app.add_option("--threads", options->threads, "OpenMP threads (default: all)");
+  declare_device(app, options->device);
   app.callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

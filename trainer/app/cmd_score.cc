@@ -9,6 +9,7 @@
 #include <string>
 
 #include "trainer/app/command.h"
+#include "trainer/app/device_choice.h"
 #include "trainer/loaded_model.h"
 #include "trainer/score.h"
 
@@ -18,7 +19,7 @@ namespace {
 
 struct Options {
   std::string checkpoint, input, output;
-  int threads = 0;
+  DeviceOptions device;
 };
 
 /// The tokens of one line: {"ids": [...]} or {"text": "..."}; text starts with bos if there is one.
@@ -54,7 +55,7 @@ std::string format_line(const std::vector<float>& logprobs) {
 int run(const Options& options) {
   std::ifstream in(options.input);
   if (!in) throw NoInputError(fmt::format("{}: no such file", options.input));
-  Stream stream = Stream::cpu(options.threads);
+  Stream stream = make_stream(choose_device(options.device.choice), options.device.threads);
   const LoadedModel loaded(stream, options.checkpoint, DType::f32);
   std::ofstream out(options.output, std::ios::trunc);
   if (!out) {
@@ -88,7 +89,7 @@ void declare_score(CLI::App& app, Action& action) {
   app.add_option("--input", options->input, "JSON lines: {\"ids\": [..]} or {\"text\": \"..\"}")
       ->required();
   app.add_option("--output", options->output, "JSON lines: {\"logprobs\": [..]}")->required();
-  app.add_option("--threads", options->threads, "OpenMP threads (default: all)");
+  declare_device(app, options->device);
   app.callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "trainer/app/command.h"
+#include "trainer/app/device_choice.h"
 #include "trainer/app/launch_check.h"
 #include "trainer/app/mpi_command.h"
 #include "trainer/app/stop_signal.h"
-#include "trainer/app/threads.h"
 #include "trainer/checkpoint/agreed.h"
 #include "trainer/config/config.h"
 #include "trainer/training_run.h"
@@ -44,9 +44,9 @@ int run(const Options& options) {
     const RunConfig config = read_config(options, mpi.world());
     mpi.world().set_guards({.compare_calls = config.parallel.check_collectives,
                             .timeout_seconds = config.parallel.timeout_seconds});
-    Stream stream =
-        Stream::cpu(threads_per_rank(static_cast<int>(config.train.threads), mpi.local_size()));
-    const LaunchInfo launch{mpi.local_size(), options.trace};
+    const ChosenDevice chosen = choose_device(config.train.device, mpi);
+    Stream stream = make_stream(chosen, static_cast<int>(config.train.threads), mpi.local_size());
+    const LaunchInfo launch{mpi.local_size(), chosen.words, options.trace};
     return static_cast<int>(TrainingRun(config, mpi.world(), stream, stop, launch).run());
   });
 }

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "trainer/app/command.h"
+#include "trainer/app/device_choice.h"
 #include "trainer/app/mpi_command.h"
-#include "trainer/app/threads.h"
 #include "trainer/checkpoint/agreed.h"
 #include "trainer/config/config.h"
 #include "trainer/verify/verify.h"
@@ -30,16 +30,19 @@ struct Options {
 VerifyOptions parse_overrides(const std::vector<std::string>& overrides, const ModelConfig& model) {
   for (const std::string& text : overrides) {
     const bool known = text.starts_with("train.dtype=") || text.starts_with("train.recompute=") ||
-                       text.starts_with("parallel.");
+                       text.starts_with("train.device=") || text.starts_with("parallel.");
     if (known) continue;
     throw ConfigError(fmt::format(
-        "{}: the fixture decides all but train.dtype, train.recompute and parallel.*", text));
+        "{}: the fixture decides all but train.dtype, train.recompute, train.device and parallel.*",
+        text));
   }
   RunConfig defaults;
   defaults.model = model;
   const RunConfig run = with_overrides(defaults, overrides);
-  VerifyOptions out{
-      .dtype = run.train.dtype, .recompute = run.train.recompute, .parallel = run.parallel};
+  VerifyOptions out{.dtype = run.train.dtype,
+                    .recompute = run.train.recompute,
+                    .device = run.train.device,
+                    .parallel = run.parallel};
   // Storage rounds at 2^-9; gradients of small tensors gather a few percent.
   if (out.dtype == DType::bf16) out.tolerance = 0.1;
   return out;
@@ -72,7 +75,8 @@ int run(const Options& options) {
       verify_options = parse_overrides(options.overrides, fixture->config());
     });
     world.set_guards({.compare_calls = true, .timeout_seconds = 300});
-    Stream stream = Stream::cpu(threads_per_rank(options.threads, mpi.local_size()));
+    const ChosenDevice chosen = choose_device(verify_options.device, mpi);
+    Stream stream = make_stream(chosen, options.threads, mpi.local_size());
     Comparison comparison(fixture->expected());
     verify(world, stream, *fixture, verify_options, comparison);
     agreed(world, [&] {
@@ -96,8 +100,9 @@ void declare_verify(CLI::App& app, Action& action) {
   const auto options = std::make_shared<Options>();
   app.add_option("fixture", options->fixture, "Directory with model, inputs and expected values")
       ->required();
-  app.add_option("settings", options->overrides,
-                 "train.dtype=bfloat16, train.recompute=block, parallel.tp=2, ...");
+  app.add_option(
+      "settings", options->overrides,
+      "train.dtype=bfloat16, train.recompute=block, train.device=cpu, parallel.tp=2, ...");
   app.add_option("--dump", options->dump, "Write what was computed to this safetensors file");
   app.add_option("--threads", options->threads, "OpenMP threads (default: all)");
   app.callback([options, &action] { action = [options] { return run(*options); }; });

@@ -12,7 +12,8 @@
 
 namespace jamba {
 
-/// Writes root/step-N, all ranks together. Each rank gives the slices that it alone holds; replicas
+/// Writes root/step-N, all ranks together. Slices may lie on a CUDA device: while one is written,
+/// the next is on its way to the host. Each rank gives the slices that it alone holds; replicas
 /// are given by one rank only, and a rank without slices writes no file.
 /// Shapes: over all ranks, every element of every tensor exactly once.
 /// Errors: the same on all ranks, from the lowest that failed, which the message names:
@@ -31,6 +32,7 @@ enum class Wanted { whole_groups, some_tensors };
 /// Errors: CheckpointError: damage, with file and tensor; or wanted tensors that differ from the
 /// stored ones in name, shape or dtype, all of them listed. The wanted slices' content is then
 /// unspecified.
+/// Memory: of wanted slices on a device, a copy on the host.
 void load_checkpoint(const std::string& path, std::span<const StateSlice> wanted,
                      Wanted = Wanted::whole_groups);
 

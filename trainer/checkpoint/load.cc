@@ -1,8 +1,9 @@
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <set>
 
-#include "kernels/core/memory.h"
+#include "kernels/core/host_view.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/model_json.h"
 #include "trainer/checkpoint/shard.h"
@@ -128,7 +129,14 @@ std::string name_tensors(const std::vector<Transfer>& jobs) {
 
 }  // namespace
 
-void load_checkpoint(const std::string& path, std::span<const StateSlice> wanted, Wanted mode) {
+void load_checkpoint(const std::string& path, std::span<const StateSlice> wanted_anywhere,
+                     Wanted mode) {
+  Stream stream = Stream::on(device_of(wanted_anywhere), 1);
+  std::deque<HostView> views;
+  std::vector<StateSlice> wanted(wanted_anywhere.begin(), wanted_anywhere.end());
+  for (StateSlice& slice : wanted) {
+    slice.data = views.emplace_back(stream, slice.data, HostAccess::write).tensor();
+  }
   const Manifest manifest = read_manifest(path);
   const SlicesByTensor stored = manifest.slices_by_tensor();
   compare(path, manifest, stored, wanted, mode);
@@ -145,6 +153,8 @@ void load_checkpoint(const std::string& path, std::span<const StateSlice> wanted
       const Hdf5Reader file(path + "/" + name);
       for (const Transfer& job : jobs) transfer(file, manifest.info.step, job);
     }
+    for (const HostView& view : views) view.store();
+    stream.synchronize();
   } catch (const DataError& e) {
     throw CheckpointError(e.what());
   } catch (const NoInputError& e) {

@@ -3,6 +3,7 @@
 #include "trainer/checkpoint/agreed.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/shard.h"
+#include "trainer/checkpoint/snapshot.h"
 
 namespace jamba {
 
@@ -10,13 +11,14 @@ namespace {
 
 Shard write_shard(const std::string& root, std::int64_t step, int rank,
                   std::span<const StateSlice> slices) {
-  bool empty = true;
-  for (const StateSlice& slice : slices) empty = empty && slice_box(slice).numel() == 0;
-  if (empty) return {};
-  ShardWriter writer(staging_path(root, step), step, rank);
+  std::vector<StateSlice> filled;
   for (const StateSlice& slice : slices) {
-    if (slice.data.numel() > 0) writer.add(slice);
+    if (slice_box(slice).numel() > 0) filled.push_back(slice);
   }
+  if (filled.empty()) return {};
+  ShardWriter writer(staging_path(root, step), step, rank);
+  SnapshotReader snapshot(filled);
+  while (const StateSlice* slice = snapshot.next()) writer.add(*slice);
   return writer.finish();
 }
 

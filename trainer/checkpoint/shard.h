@@ -15,6 +15,7 @@ namespace jamba {
 class ShardWriter {
  public:
   ShardWriter(const std::string& directory, std::int64_t step, int rank);
+  /// data: on the CPU.
   void add(const StateSlice& slice);
   /// Closes the file, puts it on the disk and reads it back for its hash.
   Shard finish();

@@ -2,6 +2,7 @@
 // What callers save and load: parts of logical tensors.
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -10,7 +11,7 @@
 
 namespace jamba {
 
-/// A part of a logical tensor, in memory: `data` holds the elements of
+/// A part of a logical tensor, in memory of any device: `data` holds the elements of
 /// [offset, offset + data.dims()) of a tensor of global_shape.
 /// Names are "<group>/<parameter>", such as "weight/lm_head.weight" or "adam_m/lm_head.weight".
 struct StateSlice {
@@ -20,7 +21,12 @@ struct StateSlice {
   Tensor data;
 };
 
-/// Errors: LogicError unless the name is one, and the slice lies within its tensor, on the CPU.
+/// Errors: LogicError unless the name is one, and the slice lies within its tensor.
 Box slice_box(const StateSlice& slice);
+
+/// Where slices lie; a rank has them all on one device.
+inline Device device_of(std::span<const StateSlice> slices) {
+  return slices.empty() ? Device{} : slices.front().data.device();
+}
 
 }  // namespace jamba

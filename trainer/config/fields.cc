@@ -59,9 +59,17 @@ void visit(FieldVisitor& v, TrainConfig& c) {
                      "block: keep only each block's input, and run it again in backward; less "
                      "memory for about a third more time."},
                     c.recompute, {{"none", Recompute::none}, {"block", Recompute::block}});
+  choice<DeviceChoice>(v,
+                       {"device",
+                        "auto: CUDA where this program and every rank have it, else the CPU, with "
+                        "a line that says so."},
+                       c.device,
+                       {{"auto", DeviceChoice::automatic},
+                        {"cpu", DeviceChoice::cpu},
+                        {"cuda", DeviceChoice::cuda}});
   v.integer({"max_skipped_steps", "Non-finite steps in a row before the run stops."},
             c.max_skipped_steps, kCountOrNone);
-  v.integer({"threads", "Threads a rank; 0: cores / ranks of this host, at least 1.",
+  v.integer({"threads", "Threads a rank on the CPU; 0: cores / ranks of this host, at least 1.",
              Need::optional, "num_threads"},
             c.threads, {0, 4096});
   v.real({"peak_gflops",

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 
+#include "kernels/core/host_view.h"
 #include "kernels/core/parallel.h"
 #include "kernels/core/rng.h"
 #include "trainer/model/masters.h"
@@ -104,8 +105,10 @@ void initialize(Parameters& parameters, const ModelConfig& config, std::uint64_t
       const Parameters::Stretch mine = parameters.owned(entry);
       if (mine.count == 0) continue;
       const CounterRng rng(seed, entry.spec.name);
+      const HostView to(parameters.stream(), masters.of(entry, mine), HostAccess::write);
       draw_stretch(parameters.stream(), entry, mine, draw_for(entry.spec, config), rng,
-                   masters.of(entry, mine).ptr<float>());
+                   to.ptr<float>());
+      to.store();
     }
   }
   parameters.publish();

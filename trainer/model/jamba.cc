@@ -1,5 +1,6 @@
 #include "trainer/model/jamba.h"
 
+#include "kernels/core/host_view.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/moe/balance_loss.h"
 #include "kernels/pointwise/copy_blocks.h"
@@ -131,17 +132,19 @@ void JambaModel::add_losses(const Context& ctx, const Microbatch& batch, const S
   ArenaScope scope(ctx.scratch);
   const Tensor loss = ctx.temporary(DType::f32, {batch.sequences.tokens()});
   token_losses(ctx, loss, batch, saved);
-  add_token_losses(loss, batch.labels, sums);
+  add_token_losses(ctx.stream, loss, batch.labels, sums);
 }
 
 // --- Losses
 // ---------------------------------------------------------------------------------------
 
-void JambaModel::add_token_losses(const Tensor& loss, const Tensor& labels, LossSums& sums) const {
+void JambaModel::add_token_losses(Stream& stream, const Tensor& loss, const Tensor& labels,
+                                  LossSums& sums) const {
   if (!counts_losses()) return;
+  const HostView losses(stream, loss, HostAccess::read), ids(stream, labels, HostAccess::read);
   for (std::int64_t t = 0; t < loss.numel(); ++t) {
-    if (labels.ptr<std::int32_t>()[t] < 0) continue;
-    sums.nll.add(static_cast<double>(loss.ptr<float>()[t]));
+    if (ids.ptr<std::int32_t>()[t] < 0) continue;
+    sums.nll.add(static_cast<double>(losses.ptr<float>()[t]));
     ++sums.targets;
   }
 }
@@ -179,16 +182,18 @@ void JambaModel::balance(const Context& ctx, const Microbatch& batch, const Loss
       pooled ? BalancePooling::all_layers : BalancePooling::per_layer,
       static_cast<float>(config_.router_aux_loss_coef * scale.sequence * sequences / all_products));
   if (!counts_losses() || cp.rank() > 0) return;
+  const HostView values(ctx.stream, aux, HostAccess::read);
   for (std::int64_t i = 0; i < aux.numel(); ++i) {
-    sums.aux.add(static_cast<double>(aux.ptr<float>()[i]));
+    sums.aux.add(static_cast<double>(values.ptr<float>()[i]));
   }
 }
 
 /// Of the layers of this chunk and the tokens of this rank.
 void JambaModel::add_layer_losses(const Context& ctx, const Saved& saved, LossSums& sums) const {
   if (counts_losses()) {
+    const HostView z_sum(ctx.stream, saved.z_sum, HostAccess::read);
     for (std::int64_t i = 0; i < saved.z_sum.numel(); ++i) {
-      sums.z.add(static_cast<double>(saved.z_sum.ptr<float>()[i]));
+      sums.z.add(static_cast<double>(z_sum.ptr<float>()[i]));
     }
   }
   if (config_.activation_loss_coef == 0 || !(counts_losses() || region_.splits_rows())) return;
@@ -232,7 +237,7 @@ void JambaModel::head_backward(const Context& ctx, const Microbatch& batch, cons
   head_->loss_and_gradient(ctx, loss, dx, saved.hidden.back(), labels,
                            static_cast<float>(scale.token));
   parameters_.after(Pass::backward, head_part(config_));
-  add_token_losses(loss, labels, sums);
+  add_token_losses(ctx.stream, loss, labels, sums);
 }
 
 RouterLossGradient JambaModel::router_gradient(const Saved& saved, std::size_t layer,
@@ -285,15 +290,17 @@ void JambaModel::backward(const Context& ctx, const Microbatch& batch, const Los
 // --- Figures
 // --------------------------------------------------------------------------------------
 
-void JambaModel::add_expert_counts(const Saved& saved, std::span<std::int64_t> counts) const {
+void JambaModel::add_expert_counts(Stream& stream, const Saved& saved,
+                                   std::span<std::int64_t> counts) const {
+  if (own_mixtures_ == 0) return;
   const std::int64_t experts = config_.num_experts;
   const std::int64_t carried = saved.counts.dim(0) - own_mixtures_;
-  for (std::int64_t mixture = 0; mixture < own_mixtures_; ++mixture) {
-    const Tensor chosen = saved.counts.slice(carried + mixture, 1);  // [1, groups, experts]
-    for (std::int64_t i = 0; i < chosen.numel(); ++i) {
-      counts[static_cast<std::size_t>((first_mixture_ + mixture) * experts + i % experts)] +=
-          chosen.ptr<std::int64_t>()[i];
-    }
+  // [own mixtures, groups, experts]
+  const HostView chosen(stream, saved.counts.slice(carried, own_mixtures_), HostAccess::read);
+  const std::int64_t each = chosen.tensor().numel() / own_mixtures_;
+  for (std::int64_t i = 0; i < chosen.tensor().numel(); ++i) {
+    counts[static_cast<std::size_t>((first_mixture_ + i / each) * experts + i % experts)] +=
+        chosen.ptr<std::int64_t>()[i];
   }
 }
 

@@ -76,7 +76,7 @@ class JambaModel {
   void add_losses(const Context&, const Microbatch&, const Saved&, LossSums&) const;
 
   /// Adds how often each expert was chosen in the last forward: counts [all mixtures, experts].
-  void add_expert_counts(const Saved&, std::span<std::int64_t> counts) const;
+  void add_expert_counts(Stream&, const Saved&, std::span<std::int64_t> counts) const;
   /// Copies of tokens that experts had no room for in the last forward, or since it was recomputed.
   std::int64_t num_dropped(const Saved&) const;
 
@@ -91,7 +91,7 @@ class JambaModel {
 
  private:
   bool pools_balance() const;
-  void add_token_losses(const Tensor& loss, const Tensor& labels, LossSums&) const;
+  void add_token_losses(Stream&, const Tensor& loss, const Tensor& labels, LossSums&) const;
   bool counts_losses() const { return parameters_.mesh().tp().rank() == 0; }
   RouterStatistics statistics(const Saved&, std::size_t layer, const Sequences&) const;
   RouterLossGradient router_gradient(const Saved&, std::size_t layer, const Sequences&,

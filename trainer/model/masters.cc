@@ -14,7 +14,7 @@ Masters::Masters(Parameters& parameters, Access access) : parameters_(parameters
   for (int unit = 0; unit < store.num_units(); ++unit) {
     if (in_place(unit)) largest = std::max(largest, store.joined_memory(unit).bytes());
   }
-  largest_ = Buffer(largest);
+  largest_ = Buffer(largest, parameters.stream().device());
   for (int unit = 0; unit < store.num_units(); ++unit) {
     if (store.owned_rest(unit).present()) join(unit);
   }

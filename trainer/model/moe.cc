@@ -14,10 +14,6 @@ namespace jamba {
 
 namespace {
 
-std::span<std::int64_t> as_span(const Tensor& t) {
-  return {t.ptr<std::int64_t>(), static_cast<std::size_t>(t.numel())};
-}
-
 /// One stream of noise a layer and step.
 std::uint64_t noise_stream(std::uint64_t step, std::int64_t layer) {
   return hash_name("router_jitter") ^ (step << 16) ^ static_cast<std::uint64_t>(layer);
@@ -30,7 +26,7 @@ std::int64_t first_row(const TokenPlaces& places, std::int64_t b) {
 
 /// The rows of each expert on this rank.
 std::span<const std::int64_t> expert_offsets(const Moe::Saved& s) {
-  return s.exchange ? s.exchange->held_offsets() : as_span(s.offsets);
+  return s.exchange ? s.exchange->held_offsets() : std::span(s.offsets);
 }
 
 /// [experts, 2, ffn, hidden] as a matrix an expert.
@@ -73,9 +69,7 @@ std::int64_t Moe::capacity(std::int64_t tokens) const {
   return std::max<std::int64_t>(1, static_cast<std::int64_t>(std::ceil(capacity_factor_ * mean)));
 }
 
-std::int64_t Moe::num_dropped(const Saved& s) const {
-  return s.index.numel() - as_span(s.offsets).back();
-}
+std::int64_t Moe::num_dropped(const Saved& s) const { return s.index.numel() - s.offsets.back(); }
 
 void Moe::jitter(const Context& ctx, const Sequences& seqs, Tensor logits,
                  const Routing& routing) const {
@@ -127,13 +121,12 @@ void Moe::forward(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
 
   s.row_of_slot = ctx.activation(DType::i32, {copies});
   s.slot_of_row = ctx.activation(DType::i32, {copies});
-  s.offsets = ctx.activation(DType::i64, {num_experts_ + 1});
-  build_permutation(ctx.stream, s.row_of_slot, s.slot_of_row, as_span(s.offsets), s.index,
-                    capacity(tokens));
-  const std::int64_t sent = as_span(s.offsets).back();
+  s.offsets.resize(static_cast<std::size_t>(num_experts_) + 1);
+  build_permutation(ctx.stream, s.row_of_slot, s.slot_of_row, s.offsets, s.index, capacity(tokens));
+  const std::int64_t sent = s.offsets.back();
   s.exchange.reset();
   if (ctx.mesh.ep().size() > 1) {
-    s.exchange.emplace(ctx.mesh.ep(), ctx.stream, ctx.activations, as_span(s.offsets));
+    s.exchange.emplace(ctx.mesh.ep(), ctx.stream, ctx.activations, s.offsets);
   }
   const std::int64_t rows = s.exchange ? s.exchange->num_held() : sent;
   const auto offsets = expert_offsets(s);
@@ -169,7 +162,7 @@ void Moe::backward(const Context& ctx, const Sequences& seqs, Tensor dx, Tensor 
                    const InputGradientReady& dx_ready) const {
   const std::int64_t tokens = dy.rows(), hidden = dy.cols();
   const std::int64_t rows = s.gate_up.rows(), ffn = down_->value.dim(2);
-  const std::int64_t sent = as_span(s.offsets).back();
+  const std::int64_t sent = s.offsets.back();
   const auto offsets = expert_offsets(s);
   ArenaScope scope(ctx.scratch);
   const Tensor drows = ctx.temporary(dy.dtype(), {rows, hidden});

@@ -56,8 +56,9 @@ class Moe {
   Moe(const ModelConfig&, const Parameters&, const std::string& prefix, std::int64_t layer);
 
   struct Saved {
-    Tensor logits, probs, index, weight, row_of_slot, slot_of_row, offsets, gate_up, row_weight;
-    Tensor rows_in;  // of other ranks too; absent where x has them
+    Tensor logits, probs, index, weight, row_of_slot, slot_of_row, gate_up, row_weight;
+    std::vector<std::int64_t> offsets;  // [experts + 1], of this rank's rows
+    Tensor rows_in;                     // of other ranks too; absent where x has them
     std::optional<ExpertExchange> exchange;
     RouterStatistics statistics;
   };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "kernels/core/host_view.h"
 #include "trainer/checkpoint/hf_config.h"
 #include "trainer/checkpoint/hf_names.h"
 #include "trainer/model/masters.h"
@@ -93,15 +94,16 @@ void Fixture::load_weights(Parameters& parameters) const {
       read_parameter(entry.spec.name, whole);
       const Parameters::Stretch mine = parameters.owned(entry);
       if (mine.count == 0) continue;
-      float* to = masters.of(entry, mine).ptr<float>();
+      const HostView to(parameters.stream(), masters.of(entry, mine), HostAccess::write);
       for_each_run(entry.spec.shape, entry.shard,
                    [&](std::int64_t local, std::int64_t global, std::int64_t count) {
                      const std::int64_t first = std::max(local, mine.begin);
                      const std::int64_t last = std::min(local + count, mine.begin + mine.count);
                      if (first >= last) return;
                      std::copy_n(whole.ptr<float>() + global + (first - local), last - first,
-                                 to + (first - mine.begin));
+                                 to.ptr<float>() + (first - mine.begin));
                    });
+      to.store();
     }
   }
   parameters.publish();

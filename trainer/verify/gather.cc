@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/core/host_view.h"
+
 namespace jamba {
 
 LogicalTensor::LogicalTensor(std::vector<std::int64_t> shape)
@@ -21,7 +23,8 @@ LogicalTensor gather_parameter(Parameters& parameters, const ParameterSpec& spec
     if (entry.spec.name != spec.name || !entry.counted) continue;
     const Parameters::Stretch mine = parameters.share(entry);
     if (mine.count == 0) continue;
-    const float* from = values(entry, mine).ptr<float>();
+    const HostView view(parameters.stream(), values(entry, mine), HostAccess::read);
+    const float* from = view.ptr<float>();
     for_each_run(spec.shape, entry.shard,
                  [&](std::int64_t local, std::int64_t global, std::int64_t count) {
                    const std::int64_t first = std::max(local, mine.begin);
@@ -35,15 +38,16 @@ LogicalTensor gather_parameter(Parameters& parameters, const ParameterSpec& spec
   return out;
 }
 
-RowsPiece make_piece(const Tensor& rows, std::int64_t first_col,
+RowsPiece make_piece(Stream& stream, const Tensor& rows, std::int64_t first_col,
                      const std::function<std::int64_t(std::int64_t)>& row_of) {
   RowsPiece piece;
   piece.cols = rows.cols();
   piece.first_col = first_col;
   for (std::int64_t i = 0; i < rows.rows(); ++i) piece.row.push_back(row_of(i));
+  const HostView view(stream, rows, HostAccess::read);
   visit_float(rows.dtype(), [&]<class T>(T) {
     for (std::int64_t i = 0; i < rows.numel(); ++i) {
-      piece.values.push_back(static_cast<float>(rows.ptr<T>()[i]));
+      piece.values.push_back(static_cast<float>(view.ptr<T>()[i]));
     }
   });
   return piece;

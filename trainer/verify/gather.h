@@ -39,7 +39,7 @@ struct RowsPiece {
   std::vector<std::int64_t> row;
   std::int64_t cols = 0, first_col = 0;
 };
-RowsPiece make_piece(const Tensor& rows, std::int64_t first_col,
+RowsPiece make_piece(Stream&, const Tensor& rows, std::int64_t first_col,
                      const std::function<std::int64_t(std::int64_t)>& row_of);
 
 /// Pieces by name. What a rank has no piece of comes from others.

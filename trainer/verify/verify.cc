@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/core/host_view.h"
 #include "kernels/pointwise/pointwise.h"
 #include "trainer/checkpoint/agreed.h"
 #include "trainer/checkpoint/hf_names.h"
@@ -106,13 +107,13 @@ void collect(const Context& ctx, const JambaModel& model, const TensorRegion& re
     if (i == 0 && !model.chunk().embedding) continue;  // the last output of the chunk before
     if (!first_of_tp && !region.splits_rows()) continue;
     out.emplace(fmt::format("hidden_states.{}", model.chunk().begin + static_cast<std::int64_t>(i)),
-                make_piece(saved.hidden[i].slice(0, places.num_rows()), 0, of_row));
+                make_piece(ctx.stream, saved.hidden[i].slice(0, places.num_rows()), 0, of_row));
   }
   for (std::size_t i = 0; i < saved.blocks.size(); ++i) {
     const auto* moe = std::get_if<Moe::Saved>(&saved.blocks[i].ffn);
     if (moe == nullptr || !first_of_tp) continue;
     out.emplace(fmt::format("router_logits.{}", model.chunk().begin + static_cast<std::int64_t>(i)),
-                make_piece(moe->logits, 0, of_token));
+                make_piece(ctx.stream, moe->logits, 0, of_token));
   }
 }
 
@@ -126,10 +127,10 @@ void collect_head(const Context& ctx, const JambaModel& model, const TensorRegio
   model.logits(ctx, logits, normed, saved);
   if (ctx.mesh.at().dp > 0) return;
   const RowPlaces places(ctx.mesh, region, batch.sequences);
-  out.emplace("logits", make_piece(logits, model.head().first_id(),
+  out.emplace("logits", make_piece(ctx.stream, logits, model.head().first_id(),
                                    [&](std::int64_t i) { return places.of_token(i); }));
   if (ctx.mesh.at().tp > 0 && !region.splits_rows()) return;
-  out.emplace("final_norm_out", make_piece(normed.slice(0, places.num_rows()), 0,
+  out.emplace("final_norm_out", make_piece(ctx.stream, normed.slice(0, places.num_rows()), 0,
                                            [&](std::int64_t i) { return places.of_row(i); }));
 }
 
@@ -146,8 +147,9 @@ void verify_model(Communicator& world, Stream& stream, const Fixture& fixture,
   const TensorRegion region(mesh.tp(), c.parallel.sequence_parallel);
   FixtureTokens source(fixture, 1);
 
-  const MicrobatchBuffers buffers(mesh, 1, batch, seq);
+  MicrobatchBuffers buffers(mesh, stream, 1, batch, seq);
   source.fill(0, 0, buffers.tokens(0));
+  buffers.send(0);
   const Microbatch view = buffers.model_view(0);
   Pieces pieces;
   rank.runner().forward(view, Recomputation::off,
@@ -243,16 +245,18 @@ void verify_trajectory(Communicator& world, Stream& stream, const Fixture& fixtu
 }
 
 /// This rank's tokens of an input [batch, seq, hidden].
-void read_rows(const Fixture& fixture, const std::string& name, const RowPlaces& places,
-               const Tensor& out) {
+void read_rows(Stream& stream, const Fixture& fixture, const std::string& name,
+               const RowPlaces& places, const Tensor& out) {
   const SafetensorsEntry& entry = *fixture.inputs().find(name);
   const Buffer memory(entry.numel() * dtype_bytes(DType::f32));
   const Tensor whole = memory.tensor(DType::f32, {entry.numel()});
   fixture.inputs().read(entry, whole);
+  const HostView rows(stream, out, HostAccess::write);
   for (std::int64_t i = 0; i < out.rows(); ++i) {
     std::copy_n(whole.ptr<float>() + places.of_token(i) * out.cols(), out.cols(),
-                out.ptr<float>() + i * out.cols());
+                rows.ptr<float>() + i * out.cols());
   }
+  rows.store();
 }
 
 void verify_mixer(Communicator& world, Stream& stream, const Fixture& fixture,
@@ -276,8 +280,8 @@ void verify_mixer(Communicator& world, Stream& stream, const Fixture& fixture,
     return ctx.activation(DType::f32, {sequences.tokens(), config.hidden_size});
   };
   const Tensor x = make(), y = make(), dx = make(), dy = make();
-  read_rows(fixture, "x", places, x);
-  read_rows(fixture, "dy", places, dy);
+  read_rows(stream, fixture, "x", places, x);
+  read_rows(stream, fixture, "dy", places, dy);
   // Data-parallel ranks all take the whole batch, and their gradients are added.
   scale(stream, dy, 1.0f / static_cast<float>(mesh.shape().dp));
 
@@ -290,9 +294,9 @@ void verify_mixer(Communicator& world, Stream& stream, const Fixture& fixture,
   Pieces pieces;
   if (mesh.at().dp == 0) {  // ranks' partial sums meet where the pieces are added
     const auto of_token = [&](std::int64_t i) { return places.of_token(i); };
-    pieces.emplace("out", make_piece(y, 0, of_token));
+    pieces.emplace("out", make_piece(stream, y, 0, of_token));
     scale(stream, dx, static_cast<float>(mesh.shape().dp));
-    pieces.emplace("grad.x", make_piece(dx, 0, of_token));
+    pieces.emplace("grad.x", make_piece(stream, dx, 0, of_token));
   }
   for (const char* name : {"out", "grad.x"}) {
     const LogicalTensor whole =

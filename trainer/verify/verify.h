@@ -11,6 +11,7 @@ namespace jamba {
 struct VerifyOptions {
   DType dtype = DType::f32;
   Recompute recompute = Recompute::none;
+  DeviceChoice device = DeviceChoice::automatic;
   ParallelConfig parallel{};
   /// Bound on each tensor's relative error, and on each step's relative loss error.
   double tolerance = 1e-4;

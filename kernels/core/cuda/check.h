@@ -6,13 +6,14 @@
 namespace jamba::cuda {
 
 /// Throws: the call as written, the runtime's own message, the place. Out of memory is a
-/// std::bad_alloc, everything else LogicError, since arguments are ours; the device may be unusable.
+/// std::bad_alloc, everything else LogicError, since arguments are ours; the device may be
+/// unusable.
 [[noreturn]] void fail_cuda(const char* file, int line, const char* call, cudaError_t error);
 
 }  // namespace jamba::cuda
 
-#define JAMBA_CUDA_CHECK(call)                                                       \
-  do {                                                                               \
-    if (const cudaError_t jamba_error = (call); jamba_error != cudaSuccess)          \
-      [[unlikely]] ::jamba::cuda::fail_cuda(__FILE__, __LINE__, #call, jamba_error); \
+#define JAMBA_CUDA_CHECK(call)                                                           \
+  do {                                                                                   \
+    if (const cudaError_t jamba_error = (call); jamba_error != cudaSuccess) [[unlikely]] \
+      ::jamba::cuda::fail_cuda(__FILE__, __LINE__, #call, jamba_error);                  \
   } while (false)

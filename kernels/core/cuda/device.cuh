@@ -12,7 +12,7 @@
 // JAMBA_DYNAMIC_SHARED(T, name): the launch's dynamic shared memory as a T*, aligned to 16 bytes;
 // once in a kernel. The emulation has its own.
 #ifdef __CUDACC__
-#define JAMBA_DYNAMIC_SHARED(T, name)                              \
+#define JAMBA_DYNAMIC_SHARED(T, name)                                 \
   extern __shared__ __align__(16) unsigned char jamba_shared_bytes[]; \
   T* const name = reinterpret_cast<T*>(jamba_shared_bytes)
 #endif

@@ -13,8 +13,7 @@ __device__ __forceinline__ float warp_sum(float x) {
 }
 __device__ __forceinline__ float warp_max(float x) {
 #pragma unroll
-  for (int step = kWarp / 2; step > 0; step /= 2)
-    x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
+  for (int step = kWarp / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
   return x;
 }
 

@@ -60,9 +60,8 @@ NativeStream& native_stream(Stream& stream) {
 }  // namespace
 
 void fail_cuda(const char* file, int line, const char* call, cudaError_t error) {
-  const std::string message =
-      fmt::format("{}: {} ({}) at {}:{}", call, cudaGetErrorString(error), cudaGetErrorName(error),
-                  file, line);
+  const std::string message = fmt::format("{}: {} ({}) at {}:{}", call, cudaGetErrorString(error),
+                                          cudaGetErrorName(error), file, line);
   if (error == cudaErrorInsufficientDriver || error == cudaErrorNoDevice ||
       error == cudaErrorNoKernelImageForDevice)
     throw UnsupportedError(message);
@@ -108,8 +107,7 @@ void* allocate(int index, std::int64_t bytes, Fill fill) {
   JAMBA_CUDA_CHECK(error);
   if (fill == Fill::zeros) {
     const NativeStream stream(index, StreamPriority::normal);
-    JAMBA_CUDA_CHECK(
-        cudaMemsetAsync(data, 0, static_cast<std::size_t>(bytes), stream.handle()));
+    JAMBA_CUDA_CHECK(cudaMemsetAsync(data, 0, static_cast<std::size_t>(bytes), stream.handle()));
     JAMBA_CUDA_CHECK(cudaStreamSynchronize(stream.handle()));
   }
   return data;
@@ -148,8 +146,7 @@ void copy_bytes(Stream& stream, void* to, const void* from, std::int64_t bytes) 
 }
 
 void fill_bytes(Stream& stream, void* data, int byte, std::int64_t bytes) {
-  JAMBA_CUDA_CHECK(
-      cudaMemsetAsync(data, byte, static_cast<std::size_t>(bytes), native(stream)));
+  JAMBA_CUDA_CHECK(cudaMemsetAsync(data, byte, static_cast<std::size_t>(bytes), native(stream)));
 }
 
 }  // namespace jamba::cuda
