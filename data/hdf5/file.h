@@ -113,4 +113,7 @@ class Hdf5Reader {
   std::unique_ptr<Impl> impl_;
 };
 
+/// Version of the HDF5 library, "1.10.8".
+std::string hdf5_version();
+
 }  // namespace jamba

@@ -163,4 +163,11 @@ Properties make_file_access() {
 }
 
 }  // namespace hdf5
+std::string hdf5_version() {
+  unsigned major = 0, minor = 0, release = 0;
+  if (H5get_libversion(&major, &minor, &release) < 0)
+    throw IoError("HDF5 does not tell its version");
+  return fmt::format("{}.{}.{}", major, minor, release);
+}
+
 }  // namespace jamba

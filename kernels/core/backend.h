@@ -19,6 +19,14 @@ JAMBA_WEAK int num_devices(std::string& why);
 /// Name, multiprocessors, memory.
 JAMBA_WEAK std::string describe_device(int index);
 JAMBA_WEAK void synchronize_device(int index);
+/// Whether a device can read another one's memory by itself.
+JAMBA_WEAK bool can_access_peer(int index, int other);
+
+// "name version" of each library that the program holds, by the code that uses it.
+JAMBA_WEAK std::string runtime_version();
+JAMBA_WEAK std::string matmul_library_version();
+JAMBA_WEAK std::string attention_library_version();
+JAMBA_WEAK std::string collectives_library_version();
 
 /// Null if the memory is not there. Zeros are there on return.
 JAMBA_WEAK void* allocate(int index, std::int64_t bytes, Fill);

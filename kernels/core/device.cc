@@ -21,4 +21,18 @@ std::string describe(Device device) {
   return backend_function(&cuda::describe_device, "describe")(device.index);
 }
 
+std::vector<std::string> cuda_libraries() {
+  std::vector<std::string> out;
+  for (auto* const version :
+       {&cuda::runtime_version, &cuda::matmul_library_version, &cuda::attention_library_version,
+        &cuda::collectives_library_version}) {
+    if (version != nullptr) out.push_back(version());
+  }
+  return out;
+}
+
+bool can_access_peer(Device device, Device other) {
+  return backend_function(&cuda::can_access_peer, "can_access_peer")(device.index, other.index);
+}
+
 }  // namespace jamba

@@ -2,6 +2,7 @@
 // Where data lies and where operations run.
 
 #include <string>
+#include <vector>
 
 namespace jamba {
 
@@ -20,6 +21,10 @@ struct CudaDevices {
   std::string why_none;
 };
 CudaDevices cuda_devices();
+/// The CUDA libraries that this program holds, each with its version.
+std::vector<std::string> cuda_libraries();
+/// Whether one CUDA device can read another one's memory by itself.
+bool can_access_peer(Device, Device other);
 
 /// Waits until everything that was issued to the device has finished.
 void synchronize(Device);

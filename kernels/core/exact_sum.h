@@ -19,22 +19,24 @@ namespace jamba {
 /// Source: Neal, "Fast exact summation using small and large superaccumulators", arXiv:1505.05571.
 class ExactSum {
  public:
+  /// 2098 bits, from the smallest denormal to the largest double; the last word takes what is
+  /// above. Then counts of plus and minus infinities; a NaN counts as both.
+  static constexpr std::size_t kDigits = 66;
+  static constexpr std::size_t kNumWords = kDigits + 2;
+
   void add(double term);
   /// The sum's words, in a form that only the sum decides. Their owner may add other sums' words.
+  /// Word i < kDigits has the weight 2^(32 i - 1074).
   std::span<std::int64_t> words();
   double value() const;
   void reset() { *this = {}; }
 
  private:
-  /// 2098 bits, from the smallest denormal to the largest double; the last word takes what is
-  /// above.
-  static constexpr std::size_t kDigits = 66;
   static constexpr std::size_t kPlusInfinities = kDigits, kMinusInfinities = kDigits + 1;
 
   void carry();
 
-  /// Word i < kDigits has the weight 2^(32 i - 1074). A NaN counts as both infinities.
-  std::array<std::int64_t, kDigits + 2> words_{};
+  std::array<std::int64_t, kNumWords> words_{};
   std::int64_t terms_since_carry_ = 0;
 };
 

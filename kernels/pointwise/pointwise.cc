@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/core/dispatch.h"
+#include "kernels/core/host_view.h"
 
 namespace jamba {
 
@@ -11,7 +12,15 @@ JAMBA_DECLARE_BACKENDS(cast);
 JAMBA_DECLARE_BACKENDS(add);
 JAMBA_DECLARE_BACKENDS(scale);
 JAMBA_DECLARE_BACKENDS(add_scaled);
-JAMBA_DECLARE_BACKENDS(add_squares);
+namespace {
+using AddSquares = void(Stream&, Arena&, Tensor, Tensor);  // the overload that backends have
+}
+namespace cpu {
+AddSquares add_squares;
+}
+namespace cuda {
+JAMBA_WEAK AddSquares add_squares;
+}
 
 namespace {
 
@@ -60,10 +69,21 @@ void add_scaled(Stream& stream, Tensor y, Tensor x, float factor) {
   JAMBA_DISPATCH(add_scaled, stream, y, x, factor);
 }
 
-void add_squares(Stream& stream, Arena& scratch, ExactSum& sum, Tensor x) {
+void add_squares(Stream& stream, Arena& scratch, Tensor words, Tensor x) {
   expect_float("x", x);
+  expect_tensor("words", words, DType::i64, {std::int64_t{ExactSum::kNumWords}});
   ProfileScope scope(stream.profile(), Part::rest);
-  JAMBA_DISPATCH(add_squares, stream, scratch, sum, x);
+  JAMBA_DISPATCH(add_squares, stream, scratch, words, x);
+}
+
+void add_squares(Stream& stream, Arena& scratch, ExactSum& sum, Tensor x) {
+  const ArenaScope scope(scratch);
+  const Tensor words = scratch.allocate(DType::i64, {std::int64_t{ExactSum::kNumWords}});
+  zero(stream, words);
+  add_squares(stream, scratch, words, x);
+  const HostView view(stream, words, HostAccess::read);
+  for (std::size_t i = 0; i < ExactSum::kNumWords; ++i)
+    sum.words()[i] += view.ptr<std::int64_t>()[i];
 }
 
 double sum_of_squares(Stream& stream, Arena& scratch, Tensor x) {

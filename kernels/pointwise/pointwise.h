@@ -19,10 +19,14 @@ void add_scaled(Stream&, Tensor y, Tensor x, float factor);
 /// Elements of x whose squares add_squares rounds to one double.
 inline constexpr std::int64_t kSquaresBlock = 256;
 
-/// Adds the squares of x to `sum`: in double within blocks of kSquaresBlock elements from the start
-/// of x, exactly from there on. So parts of a tensor that are cut at multiples of a block give, on
-/// any rank and in any order, the sum of the whole.   x float32 or bfloat16.
+/// Adds the squares of x to an exact sum: in double within blocks of kSquaresBlock elements from
+/// the start of x, exactly from there on. So parts of a tensor that are cut at multiples of a block
+/// give, on any rank and in any order, the sum of the whole.
+/// Shapes: words [ExactSum::kNumWords], to be added to those of an ExactSum.
+/// Dtypes: words int64; x float32 or bfloat16.
 /// Determinism: bitwise for any thread count. A NaN or infinity in x makes the sum one.
+void add_squares(Stream&, Arena& scratch, Tensor words, Tensor x);
+/// The same, to a sum on the host. CUDA: waits for the device.
 void add_squares(Stream&, Arena& scratch, ExactSum& sum, Tensor x);
 /// The same sum, of x alone.
 double sum_of_squares(Stream&, Arena& scratch, Tensor x);

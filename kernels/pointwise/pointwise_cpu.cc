@@ -80,7 +80,7 @@ double block_sum_of_squares(const T* x, std::int64_t n) {
   return hn::GetLane(hn::SumOfLanes(dd, hn::Add(low, high)));
 }
 
-void add_squares(Stream& stream, Arena& scratch, ExactSum& sum, Tensor x) {
+void add_squares(Stream& stream, Arena& scratch, Tensor words, Tensor x) {
   const std::int64_t num_sums = (x.numel() + kSquaresBlock - 1) / kSquaresBlock;
   ArenaScope scope(scratch);
   auto* sums = static_cast<double*>(
@@ -93,7 +93,10 @@ void add_squares(Stream& stream, Arena& scratch, ExactSum& sum, Tensor x) {
       }
     });
   });
+  ExactSum sum;
   for (std::int64_t i = 0; i < num_sums; ++i) sum.add(sums[i]);
+  const std::span<const std::int64_t> terms = sum.words();
+  for (std::size_t i = 0; i < terms.size(); ++i) words.ptr<std::int64_t>()[i] += terms[i];
 }
 
 }  // namespace
@@ -130,8 +133,8 @@ void add_scaled(Stream& stream, Tensor y, Tensor x, float factor) {
   HWY_DYNAMIC_DISPATCH(add_scaled)(stream, y, x, factor);
 }
 
-void add_squares(Stream& stream, Arena& scratch, ExactSum& sum, Tensor x) {
-  HWY_DYNAMIC_DISPATCH(add_squares)(stream, scratch, sum, x);
+void add_squares(Stream& stream, Arena& scratch, Tensor words, Tensor x) {
+  HWY_DYNAMIC_DISPATCH(add_squares)(stream, scratch, words, x);
 }
 
 }  // namespace jamba::cpu

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <string>
 #include <thread>
 
 #include "parallel/comm/mpi_check.h"
@@ -47,6 +48,14 @@ void MpiSession::abort(int exit_code) {
   std::this_thread::sleep_for(kTimeToForwardOutput);
   MPI_Abort(MPI_COMM_WORLD, exit_code);
   std::_Exit(exit_code);
+}
+
+std::string mpi_version() {
+  std::string text(MPI_MAX_LIBRARY_VERSION_STRING, '\0');
+  int length = 0;
+  JAMBA_MPI_CHECK(MPI_Get_library_version(text.data(), &length), "asking for MPI's version");
+  text.resize(static_cast<std::size_t>(length));
+  return text.substr(0, text.find_first_of(",\n"));
 }
 
 }  // namespace jamba

@@ -29,4 +29,7 @@ class MpiSession {
   int local_rank_ = 0;
 };
 
+/// Name and version of the MPI library.
+std::string mpi_version();
+
 }  // namespace jamba

@@ -21,6 +21,7 @@ struct Command {
 void declare_bench(CLI::App&, Action&);
 void declare_data(CLI::App&, Action&);
 void declare_demo(CLI::App&, Action&);
+void declare_doctor(CLI::App&, Action&);
 void declare_eval(CLI::App&, Action&);
 void declare_generate(CLI::App&, Action&);
 void declare_import(CLI::App&, Action&);

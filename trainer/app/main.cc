@@ -14,6 +14,7 @@ constexpr jamba::Command kCommands[] = {
     {"train", "Train a model from a config; resumes by itself", jamba::declare_train},
     {"demo", "Train a small model on built-in text for a minute: no data, no network",
      jamba::declare_demo},
+    {"doctor", "Show what this machine offers and what is missing", jamba::declare_doctor},
     {"eval", "Loss and perplexity of a checkpoint on a token store", jamba::declare_eval},
     {"generate", "Sample text from a checkpoint", jamba::declare_generate},
     {"score", "Log-probabilities of given tokens or text", jamba::declare_score},

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "kernels/core/host_view.h"
 #include "kernels/pointwise/pointwise.h"
 
 namespace jamba {
@@ -244,10 +245,16 @@ Tensor Parameters::gradient(const Entry& e, const Stretch& stretch) const {
 }
 
 void Parameters::add_gradient_squares(Arena& scratch, ExactSum& sum) const {
+  const ArenaScope scope(scratch);
+  const Tensor words = scratch.allocate(DType::i64, {std::int64_t{ExactSum::kNumWords}});
+  zero(stream_, words);
   for (const Entry& e : entries_) {
     const Stretch mine = share(e);
-    if (e.counted && mine.count > 0) add_squares(stream_, scratch, sum, gradient(e, mine));
+    if (e.counted && mine.count > 0) add_squares(stream_, scratch, words, gradient(e, mine));
   }
+  const HostView view(stream_, words, HostAccess::read);
+  for (std::size_t i = 0; i < ExactSum::kNumWords; ++i)
+    sum.words()[i] += view.ptr<std::int64_t>()[i];
 }
 
 void Parameters::publish() {

@@ -91,6 +91,23 @@ std::string describe_device(int index) {
                      static_cast<double>(properties.totalGlobalMem) / (1 << 30));
 }
 
+bool can_access_peer(int index, int other) {
+  int can = 0;
+  JAMBA_CUDA_CHECK(cudaDeviceCanAccessPeer(&can, index, other));
+  return can != 0;
+}
+
+std::string runtime_version() {
+  const auto words = [](int version) {
+    return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+  };
+  int runtime = 0, driver = 0;
+  JAMBA_CUDA_CHECK(cudaRuntimeGetVersion(&runtime));
+  JAMBA_CUDA_CHECK(cudaDriverGetVersion(&driver));
+  return fmt::format("CUDA runtime {}, {}", words(runtime),
+                     driver > 0 ? "driver for CUDA " + words(driver) : "no driver");
+}
+
 void synchronize_device(int index) {
   JAMBA_CUDA_CHECK(cudaSetDevice(index));
   JAMBA_CUDA_CHECK(cudaDeviceSynchronize());

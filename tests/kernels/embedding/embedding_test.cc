@@ -76,7 +76,7 @@ TEST(Embedding, SkipsIdsOfOtherRanks) {
 /// Backward of all of dtable's rows.
 void backward(Stream& stream, const GuardedTensor& dtable, const GuardedTensor& dy,
               const GuardedTensor& ids, std::int64_t padding_id = kNoPadding) {
-  Arena scratch;
+  Arena scratch(test::device());
   scratch.poison_on(stream);
   embedding_backward(stream, scratch, dtable.tensor(), dy.tensor(), ids.tensor(), 0,
                      dtable.tensor().dim(0), padding_id);
@@ -92,7 +92,7 @@ TEST(Embedding, AddsTokensInOrderOnAnyNumberOfThreads) {
   for (const int threads : {1, 2, 3}) {
     const GuardedTensor d(DType::f32, {3, 40}, dy);
     const GuardedTensor dtable(DType::f32, {2, 40}, std::vector<double>(80, 0.0));
-    Stream stream = Stream::cpu(threads);
+    Stream stream = test::make_stream(threads);
     backward(stream, dtable, d, ids);
     const std::vector<double> got = dtable.values();
     for (int i = 0; i < 40; ++i) EXPECT_EQ(got[40 + i], kBig + 2) << i;
@@ -104,15 +104,15 @@ TEST(Embedding, RoundsTheSumOfARowBeforeItAddsIt) {
   constexpr double kBig = 16777216;
   const GuardedTensor ids(DType::i32, {4}, {1, 0, 1, 2}), dy(DType::f32, {4, 1}, {1, 5, 1, 7});
   const GuardedTensor dtable(DType::f32, {3, 1}, {kBig, kBig, 0});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   backward(stream, dtable, dy, ids);
   EXPECT_EQ(dtable.values(), (std::vector<double>{kBig + 4, kBig + 2, 7}));
 }
 
 /// What earlier calls left in the scratch memory must not pass for this call's tokens.
 TEST(Embedding, ReusesScratchOfOtherIds) {
-  Stream stream = Stream::cpu(1);
-  Arena scratch;
+  Stream stream = test::make_stream(1);
+  Arena scratch(test::device());
   const auto gradient = [&](Arena& arena, std::uint64_t seed) {
     const GuardedTensor ids(DType::i32, {50}, test::integer_values(50, seed, "ids", 0, 20));
     const GuardedTensor dy(DType::f32, {50, 3}, test::normal_values(150, seed, "dy"));
@@ -122,7 +122,7 @@ TEST(Embedding, ReusesScratchOfOtherIds) {
     return dtable.values();
   };
   for (std::uint64_t seed = 0; seed < 10; ++seed) {
-    Arena fresh;
+    Arena fresh(test::device());
     fresh.poison_on(stream);
     EXPECT_EQ(gradient(scratch, seed), gradient(fresh, seed)) << seed;
   }
@@ -132,16 +132,53 @@ TEST(Embedding, GivesThePaddingRowNoGradient) {
   const GuardedTensor ids(DType::i32, {3}, {0, 2, 0});
   const GuardedTensor dy(DType::f32, {3, 2}, {1, 2, 3, 4, 5, 6});
   const GuardedTensor dtable(DType::f32, {3, 2}, {10, 10, 10, 10, 10, 10});
-  Stream stream = Stream::cpu(2);
+  Stream stream = test::make_stream(2);
   backward(stream, dtable, dy, ids, 0);
   EXPECT_EQ(dtable.values(), (std::vector<double>{10, 10, 10, 10, 13, 14}));
+}
+
+TEST(Embedding, TakesBadIdsOnADeviceForThoseOfAnotherRank) {
+  if (!test::on_cuda()) GTEST_SKIP() << "the CPU rejects them";
+  const GuardedTensor table(DType::f32, {3, 2}, {1, 2, 3, 4, 5, 6}), y(DType::f32, {2, 2});
+  const GuardedTensor ids(DType::i32, {2}, {-7, 3}), dtable(DType::f32, {3, 2}, {1, 2, 3, 4, 5, 6});
+  Stream stream = test::make_stream(1);
+  embedding_forward(stream, y.tensor(), ids.tensor(), table.tensor(), 0, 3);
+  EXPECT_EQ(y.values(), std::vector<double>(4, 0.0));
+  backward(stream, dtable, y, ids);
+  EXPECT_EQ(dtable.values(), table.values());
+}
+
+/// Ids of more than one radix digit, and of more than one tile of tokens.
+TEST(Embedding, SumsRowsOfALargeVocabularyInOrder) {
+  constexpr std::int64_t kTokens = 700, kVocab = 70000, kModel = 5;
+  std::vector<double> ids = test::integer_values(kTokens, 3, "ids", 0, kVocab);
+  for (std::size_t t = 0; t < ids.size(); t += 3) ids[t] = ids[t % 7];  // some often
+  const GuardedTensor id(DType::i32, {kTokens}, ids);
+  const GuardedTensor dy(DType::bf16, {kTokens, kModel},
+                         test::normal_values(kTokens * kModel, 1, "dy"));
+  const std::vector<double> gradient = dy.values();
+  std::vector<float> want(kVocab * kModel, 0.0f);
+  for (std::int64_t t = 0; t < kTokens; ++t) {
+    for (std::int64_t i = 0; i < kModel; ++i) {
+      want[static_cast<std::int64_t>(ids[t]) * kModel + i] +=
+          static_cast<float>(gradient[t * kModel + i]);
+    }
+  }
+  test::for_each_schedule([&](Stream& stream, const std::string& name) {
+    const GuardedTensor dtable(DType::f32, {kVocab, kModel},
+                               std::vector<double>(kVocab * kModel, 0.0));
+    backward(stream, dtable, dy, id);
+    EXPECT_EQ(dtable.values(), std::vector<double>(want.begin(), want.end())) << name;
+    EXPECT_TRUE(dtable.guards_intact());
+  });
 }
 
 TEST(Embedding, RejectsIdsOutsideTheVocabulary) {
   const GuardedTensor table(DType::f32, {3, 2}, {1, 2, 3, 4, 5, 6}), y(DType::f32, {1, 2});
   const GuardedTensor dtable(DType::f32, {3, 2}, {1, 2, 3, 4, 5, 6});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   for (const double id : {-1.0, 3.0}) {
+    if (test::on_cuda()) break;  // nobody reads ids on the host
     const GuardedTensor ids(DType::i32, {1}, {id});
     EXPECT_THROW(embedding_forward(stream, y.tensor(), ids.tensor(), table.tensor(), 0, 3),
                  LogicError);

@@ -54,7 +54,7 @@ struct State {
         storage(s) {}
 
   void run(int steps, int threads) {
-    Stream stream = Stream::cpu(threads);
+    Stream stream = test::make_stream(threads);
     if (storage == Storage::halves) {
       split_weight(stream, value.tensor(), rest.tensor(), weight.tensor());
     }
@@ -117,7 +117,7 @@ TEST(AdamW, HalvesEndWithTheBitsOfFloat32) {
 TEST(AdamW, OnlyDecaysWhereTheGradientIsZero) {
   const GuardedTensor w(DType::f32, {3}, {1, -2, 4}), m(DType::f32, {3}, {0, 0, 0});
   const GuardedTensor v(DType::f32, {3}, {0, 0, 0}), grad(DType::f32, {3}, {0, 0, 0});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   adamw(stream, w.tensor(), {}, m.tensor(), v.tensor(), grad.tensor(),
         {.lr = 0.5f, .weight_decay = 0.5f});
   EXPECT_EQ(w.values(), (std::vector<double>{0.75, -1.5, 3}));
@@ -126,7 +126,7 @@ TEST(AdamW, OnlyDecaysWhereTheGradientIsZero) {
 TEST(AdamW, RejectsShapesThatDisagreeAndStepZero) {
   const GuardedTensor x(DType::f32, {3}), y(DType::f32, {4}), h(DType::bf16, {3});
   const GuardedTensor rest(DType::u16, {3}), long_rest(DType::u16, {4});
-  Stream s = Stream::cpu(1);
+  Stream s = test::make_stream(1);
   const Tensor t = x.tensor();
   EXPECT_THROW(adamw(s, t, {}, t, t, y.tensor(), {}), LogicError);
   EXPECT_THROW(adamw(s, t, rest.tensor(), t, t, t, {}), LogicError);

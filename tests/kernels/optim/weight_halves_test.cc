@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 
+#include "kernels/core/host_view.h"
 #include "kernels/core/rng.h"
 #include "tests/support/tensors.h"
 
@@ -20,10 +21,11 @@ struct Halves {
         value(DType::bf16, {std::ssize(bits)}),
         rest(DType::u16, {std::ssize(bits)}),
         joined(DType::f32, {std::ssize(bits)}) {
-    Stream stream = Stream::cpu(2);
-    for (std::size_t i = 0; i < bits.size(); ++i) {
-      weight.tensor().ptr<float>()[i] = std::bit_cast<float>(bits[i]);
-    }
+    Stream stream = test::make_stream(2);
+    const HostView to(stream, weight.tensor(), HostAccess::write);
+    for (std::size_t i = 0; i < bits.size(); ++i)
+      to.ptr<float>()[i] = std::bit_cast<float>(bits[i]);
+    to.store();
     split_weight(stream, value.tensor(), rest.tensor(), weight.tensor());
     join_weight(stream, joined.tensor(), value.tensor(), rest.tensor());
   }
@@ -46,8 +48,9 @@ TEST(WeightHalves, JoinToEveryBitOfTheWeight) {
   const std::vector<std::uint32_t> bits = interesting_bits();
   const Halves halves(bits);
   std::int64_t wrong = 0;
+  const Buffer joined = test::to_host(halves.joined.tensor());
   for (std::size_t i = 0; i < bits.size(); ++i) {
-    wrong += std::bit_cast<std::uint32_t>(halves.joined.tensor().ptr<float>()[i]) != bits[i];
+    wrong += std::bit_cast<std::uint32_t>(static_cast<const float*>(joined.data())[i]) != bits[i];
   }
   EXPECT_EQ(wrong, 0) << "of " << bits.size();
 }
@@ -55,9 +58,10 @@ TEST(WeightHalves, JoinToEveryBitOfTheWeight) {
 TEST(WeightHalves, TheValueIsTheNearestBfloat16) {
   const std::vector<std::uint32_t> bits = interesting_bits();
   const Halves halves(bits);
+  const Buffer values = test::to_host(halves.value.tensor());
   for (std::size_t i = 0; i < bits.size(); ++i) {
     const auto weight = std::bit_cast<float>(bits[i]);
-    const auto value = static_cast<float>(halves.value.tensor().ptr<bfloat16>()[i]);
+    const auto value = static_cast<float>(static_cast<const bfloat16*>(values.data())[i]);
     if (std::isnan(weight)) {
       const std::uint32_t mantissa = bits[i] & 0x7fffffu;
       if (mantissa >= 0x400000u && mantissa < 0x7f8000u) {
@@ -88,7 +92,7 @@ TEST(WeightHalves, StayInsideTheirTensors) {
 TEST(WeightHalves, RejectsOtherDtypesAndShapes) {
   const GuardedTensor w(DType::f32, {4}), value(DType::bf16, {4}), rest(DType::u16, {4});
   const GuardedTensor longer(DType::u16, {5});
-  Stream s = Stream::cpu(1);
+  Stream s = test::make_stream(1);
   EXPECT_THROW(split_weight(s, value.tensor(), longer.tensor(), w.tensor()), LogicError);
   EXPECT_THROW(split_weight(s, w.tensor(), rest.tensor(), w.tensor()), LogicError);
   EXPECT_THROW(join_weight(s, value.tensor(), value.tensor(), rest.tensor()), LogicError);

@@ -49,7 +49,7 @@ void check(const Case& c, DType dtype, Write write) {
   const GuardedTensor x(dtype, {c.x_numel}, test::integer_values(c.x_numel, 1, "x", 0, 100));
   for (const int threads : {1, 2, 3}) {
     const GuardedTensor out(dtype, {c.out_numel}, before);
-    Stream stream = Stream::cpu(threads);
+    Stream stream = test::make_stream(threads);
     copy_blocks(stream, out.tensor(), c.out, x.tensor(), c.x, c.count, write);
     EXPECT_TRUE(out.guards_intact());
     EXPECT_EQ(out.values(), want(c, before, x.values(), write))
@@ -78,14 +78,14 @@ TEST(CopyBlocks, AddsInFloat32AndRoundsOnce) {
   const GuardedTensor out(DType::bf16, {100}, a), x(DType::bf16, {100}, b);
   std::vector<double> sum;
   for (std::size_t i = 0; i < 100; ++i) sum.push_back(out.values()[i] + x.values()[i]);
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   copy_blocks(stream, out.tensor(), {}, x.tensor(), {}, {1, 1, 100}, Write::accumulate);
   EXPECT_EQ(out.values(), GuardedTensor(DType::bf16, {100}, sum).values());
 }
 
 TEST(CopyBlocks, DoesNothingForACountOfZero) {
   const GuardedTensor out(DType::f32, {2}, {1, 2}), x(DType::f32, {2}, {3, 4});
-  Stream stream = Stream::cpu(2);
+  Stream stream = test::make_stream(2);
   for (const BlockCount count : {BlockCount{0, 1, 2}, BlockCount{1, 0, 2}, BlockCount{1, 1, 0}}) {
     for (const Write write : {Write::overwrite, Write::accumulate}) {
       copy_blocks(stream, out.tensor(), {}, x.tensor(), {}, count, write);
@@ -96,7 +96,7 @@ TEST(CopyBlocks, DoesNothingForACountOfZero) {
 
 TEST(CopyBlocks, RejectsBlocksBeyondTheirTensors) {
   const GuardedTensor out(DType::f32, {4, 6}), x(DType::f32, {4, 6});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   const auto run = [&](const BlockLayout& to, const BlockLayout& from, const BlockCount& count) {
     copy_blocks(stream, out.tensor(), to, x.tensor(), from, count);
   };
@@ -116,7 +116,7 @@ TEST(CopyBlocks, RejectsBlocksBeyondTheirTensors) {
 
 TEST(CopyBlocks, RejectsDtypesThatDoNotFit) {
   const GuardedTensor f(DType::f32, {2}), i(DType::i32, {2}), l(DType::i64, {2});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   const auto run = [&](Tensor to, Tensor from, Write write) {
     copy_blocks(stream, to, {}, from, {}, {1, 1, 2}, write);
   };

@@ -34,7 +34,7 @@ void check_update(const Op& op, const Expected& expected, bool equal_dtypes = fa
     for (const DType x_dtype : kFloats) {
       if (equal_dtypes && y_dtype != x_dtype) continue;
       for (const std::int64_t n : kSizes) {
-        Stream stream = Stream::cpu(2);
+        Stream stream = test::make_stream(2);
         const GuardedTensor y = normal(y_dtype, n, "y"), x = normal(x_dtype, n, "x");
         std::vector<double> want = y.values();
         const std::vector<double> from = x.values();
@@ -66,7 +66,7 @@ TEST(Pointwise, AddScaledMultipliesThenAdds) {
 TEST(Pointwise, ScaleMultipliesEveryElement) {
   for (const DType dtype : kFloats) {
     for (const std::int64_t n : kSizes) {
-      Stream stream = Stream::cpu(2);
+      Stream stream = test::make_stream(2);
       const GuardedTensor x = normal(dtype, n, "x");
       std::vector<double> want = x.values();
       for (double& v : want) v = stored(v * 0.375, dtype);
@@ -80,7 +80,7 @@ TEST(Pointwise, ScaleMultipliesEveryElement) {
 TEST(Pointwise, ZeroClearsEveryByteAndNoOther) {
   for (const DType dtype : {DType::f32, DType::bf16, DType::i64, DType::u8}) {
     for (const std::int64_t n : {0, 1, 13, 70001}) {
-      Stream stream = Stream::cpu(2);
+      Stream stream = test::make_stream(2);
       const GuardedTensor x(dtype, {n});
       zero(stream, x.tensor());
       EXPECT_EQ(x.values(), std::vector<double>(static_cast<std::size_t>(n), 0.0));
@@ -90,8 +90,8 @@ TEST(Pointwise, ZeroClearsEveryByteAndNoOther) {
 }
 
 double sum_of_squares_of(const GuardedTensor& x, int threads) {
-  Stream stream = Stream::cpu(threads);
-  Arena scratch;
+  Stream stream = test::make_stream(threads);
+  Arena scratch(test::device());
   scratch.poison_on(stream);
   return sum_of_squares(stream, scratch, x.tensor());
 }
@@ -113,8 +113,8 @@ TEST(Pointwise, SquaresOfPartsAddUpToThoseOfTheWholeBitForBit) {
   const std::int64_t n = 70 * kSquaresBlock + 5;
   for (const DType dtype : kFloats) {
     const GuardedTensor x = normal(dtype, n, "x");
-    Stream stream = Stream::cpu(2);
-    Arena scratch;
+    Stream stream = test::make_stream(2);
+    Arena scratch(test::device());
     for (const std::int64_t block : {1, 3, 65}) {
       ExactSum sum;
       const std::int64_t cut = block * kSquaresBlock;
@@ -158,7 +158,7 @@ TEST(Pointwise, SumOfSquaresShowsAnyNonFiniteElement) {
 TEST(Pointwise, RejectsTensorsThatDisagree) {
   const GuardedTensor x(DType::f32, {3}), y(DType::f32, {4}), h(DType::bf16, {3});
   const GuardedTensor ids(DType::i32, {3});
-  Stream s = Stream::cpu(1);
+  Stream s = test::make_stream(1);
   EXPECT_THROW(cast(s, y.tensor(), x.tensor()), LogicError);
   EXPECT_THROW(add(s, y.tensor(), x.tensor()), LogicError);
   EXPECT_THROW(add(s, x.tensor(), ids.tensor()), LogicError);

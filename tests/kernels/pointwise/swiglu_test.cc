@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
-
 #include "tests/support/op_case.h"
 #include "tests/support/tensors.h"
 
@@ -58,8 +56,8 @@ OpCase swiglu_case(const Dims& d, DType dtype, Variant variant) {
     if (!variant.in_place) {
       swiglu_backward(s, din[0], y.tensor(), drow_scale, dout[0], in[0], row_scale);
     } else {
-      std::memcpy(din[0].raw(), in[0].raw(), static_cast<std::size_t>(in[0].bytes()));
-      std::memcpy(y.tensor().raw(), dout[0].raw(), static_cast<std::size_t>(dout[0].bytes()));
+      copy(s, din[0], in[0]);
+      copy(s, y.tensor(), dout[0]);
       swiglu_backward(s, din[0], y.tensor(), drow_scale, y.tensor(), din[0], row_scale);
     }
     EXPECT_TRUE(y.guards_intact());
@@ -83,7 +81,7 @@ TEST(SwiGlu, StaysFiniteForGatesThatSaturate) {
   const GuardedTensor gate_up(DType::f32, {1, 8}, {-1e4, -100, 100, 1e4, 2, 2, 2, 2});
   const GuardedTensor dy(DType::f32, {1, 4}, {1, 1, 1, 1});
   const GuardedTensor y(DType::f32, {1, 4}), dgate_up(DType::f32, {1, 8});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   swiglu_forward(stream, y.tensor(), gate_up.tensor());
   swiglu_backward(stream, dgate_up.tensor(), y.tensor(), {}, dy.tensor(), gate_up.tensor(), {});
   const std::vector<double> want = {0, 0, 200, 2e4}, want_gradient = {0, 0, 2, 2, 0, 0, 100, 1e4};
@@ -100,7 +98,7 @@ TEST(SwiGlu, GivesAScaleOfZeroItsGradient) {
   const GuardedTensor dy(DType::f32, {2, 3}, {1, 1, 1, 1, 1, 1});
   const GuardedTensor y(DType::f32, {2, 3}), plain(DType::f32, {2, 3}),
       dgate_up(DType::f32, {2, 6});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   swiglu_forward(stream, plain.tensor(), gate_up.tensor());
   swiglu_backward(stream, dgate_up.tensor(), y.tensor(), dscale.tensor(), dy.tensor(),
                   gate_up.tensor(), scale.tensor());
@@ -112,7 +110,7 @@ TEST(SwiGlu, GivesAScaleOfZeroItsGradient) {
 
 TEST(SwiGlu, AcceptsNoRows) {
   const GuardedTensor gate_up(DType::bf16, {0, 6}), y(DType::bf16, {0, 3}), scale(DType::f32, {0});
-  Stream stream = Stream::cpu(2);
+  Stream stream = test::make_stream(2);
   swiglu_forward(stream, y.tensor(), gate_up.tensor(), scale.tensor());
   swiglu_backward(stream, gate_up.tensor(), y.tensor(), scale.tensor(), y.tensor(),
                   gate_up.tensor(), scale.tensor());
@@ -124,7 +122,7 @@ TEST(SwiGlu, RejectsWhatDoesNotFit) {
       narrow(DType::f32, {2, 4});
   const GuardedTensor scale(DType::f32, {2}), long_scale(DType::f32, {3});
   const GuardedTensor half_scale(DType::bf16, {2});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   const auto forward = [&](const GuardedTensor& in, Tensor row_scale) {
     swiglu_forward(stream, y.tensor(), in.tensor(), row_scale);
   };
