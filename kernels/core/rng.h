@@ -7,8 +7,7 @@
 
 namespace jamba {
 
-/// Philox 4x32-10: 128 random bits for a 64-bit key and a 128-bit counter.
-/// Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+/// kernels/core/philox.h.
 std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_high,
                                     std::uint64_t counter_low);
 

@@ -19,7 +19,8 @@ inline constexpr std::int64_t kCrossEntropyStats = 3;
 // Determinism: bitwise for any thread count.
 
 /// Shapes: stats [tokens, kCrossEntropyStats]; logits [tokens, vocab_local]; labels [tokens].
-/// Errors: LogicError if a label is outside [0, vocab_size) and not kIgnoreLabel.
+/// Errors: LogicError if a label is outside [0, vocab_size) and not kIgnoreLabel; on CUDA such a
+/// label counts as another rank's.
 void cross_entropy_forward(Stream&, Tensor stats, Tensor logits, Tensor labels,
                            std::int64_t first_id, std::int64_t vocab_size);
 

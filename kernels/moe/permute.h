@@ -12,6 +12,8 @@ namespace jamba {
 ///         if it was dropped; slot_of_row [tokens * k]: its inverse, the first offsets[experts] of
 ///         it; offsets [experts + 1] on the host.
 /// Dtypes: all int32, offsets int64.
+/// Errors: LogicError for an index that is no expert's; on CUDA indices are trusted.
+/// CUDA: waits for the device, since the host needs the offsets.
 /// Determinism: independent of threads.
 void build_permutation(Stream&, Tensor row_of_slot, Tensor slot_of_row,
                        std::span<std::int64_t> offsets, Tensor index, std::int64_t capacity = 0);

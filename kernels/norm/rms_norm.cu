@@ -1,6 +1,6 @@
 #include "kernels/norm/rms_norm.h"
 
-#include "kernels/core/cuda/launch.cuh"
+#include "kernels/core/cuda/add_parts.cuh"
 #include "kernels/core/cuda/reduce.cuh"
 #include "kernels/core/memory.h"
 
@@ -101,16 +101,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// dw += the blocks' parts, in order.
-__global__ void __launch_bounds__(kThreads)
-    add_parts_kernel(float* dw, const float* parts, Index num_parts, Index model) {
-  const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= model) return;
-  float sum = 0.0f;
-  for (Index p = 0; p < num_parts; ++p) sum += parts[p * model + i];
-  dw[i] += sum;
-}
-
 }  // namespace
 
 void rms_norm_forward(Stream& stream, Tensor y, Tensor sum, Tensor rstd, Tensor x, Tensor residual,
@@ -151,8 +141,7 @@ void rms_norm_backward(Stream& stream, Arena& scratch, Tensor dx, Tensor dw, Ten
           dx.ptr<T>(), dy.ptr<T>(), d_residual.ptr<T>(), x.ptr<T>(), w.ptr<W>());
     });
   });
-  launch<kThreads>(stream, add_parts_kernel, {ceil_div(model, kThreads)}, 0, dw.ptr<float>(),
-                   parts.ptr<float>(), num_parts, model);
+  add_parts(stream, dw.ptr<float>(), parts.ptr<float>(), num_parts, model);
 }
 
 }  // namespace jamba::cuda

@@ -151,7 +151,7 @@ TEST(CausalConv1d, AnyCutOfTheStepsGivesTheSameBits) {
   const GuardedTensor w(DType::f32, {kInner, kTaps}, test::normal_values(kInner * kTaps, 1, "w"));
   const GuardedTensor whole_x(DType::f32, {1, kSeq, kInner}, values);
   const GuardedTensor whole_y(DType::f32, {1, kSeq, kInner});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   causal_conv1d_forward(stream, whole_y.tensor(), whole_x.tensor(), w.tensor(), {}, {}, {});
   const auto rows = [&](const std::vector<double>& x, std::int64_t begin, std::int64_t end) {
     std::vector<double> out((end - begin) * kInner);
@@ -205,8 +205,8 @@ struct Shards {
       const GuardedTensor history(DType::f32, {1, kTaps - 1, kInner}, past);
       const GuardedTensor y(DType::f32, {1, seq, kInner}), dx(DType::f32, {1, seq, kInner});
       const GuardedTensor dhistory(DType::f32, {1, kTaps - 1, kInner});
-      Stream stream = Stream::cpu(1);
-      Arena scratch;
+      Stream stream = test::make_stream(1);
+      Arena scratch(test::device());
       causal_conv1d_forward(stream, y.tensor(), input.tensor(), w.tensor(), {}, documents.tensor(),
                             history.tensor());
       causal_conv1d_backward(stream, scratch, dx.tensor(), dw.tensor(), {}, dhistory.tensor(),
@@ -254,7 +254,7 @@ TEST(CausalConv1d, KeepsNonFiniteValuesInTheirDocument) {
   const GuardedTensor w(DType::f32, {kInner, 4}, test::normal_values(kInner * 4, 1, "w"));
   const GuardedTensor starts(DType::i32, {1, kSeq}, {0, 0, 0, 0, 4, 4, 4, 4});
   const GuardedTensor y(DType::f32, {1, kSeq, kInner});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   causal_conv1d_forward(stream, y.tensor(), x.tensor(), w.tensor(), {}, starts.tensor(), {});
   const std::vector<double> got = y.values();
   EXPECT_TRUE(std::isnan(got[3 * kInner + 1]));
@@ -266,8 +266,8 @@ TEST(CausalConv1d, NoStepsGiveTheHistoryNoGradient) {
   const GuardedTensor history(DType::f32, {2, 3, 3}, std::vector(18, 1.0));
   const GuardedTensor dhistory(DType::f32, {2, 3, 3});
   const GuardedTensor dw(DType::f32, {3, 4}, std::vector(12, 7.0));
-  Stream stream = Stream::cpu(1);
-  Arena scratch;
+  Stream stream = test::make_stream(1);
+  Arena scratch(test::device());
   causal_conv1d_forward(stream, empty.tensor(), empty.tensor(), w.tensor(), {}, {},
                         history.tensor());
   causal_conv1d_backward(stream, scratch, empty.tensor(), dw.tensor(), {}, dhistory.tensor(),
@@ -280,7 +280,7 @@ TEST(CausalConv1d, RejectsWrongShapes) {
   const GuardedTensor x(DType::f32, {1, 4, 3}), y(DType::f32, {1, 4, 3}), w(DType::f32, {3, 4});
   const GuardedTensor wide(DType::f32, {3, 9}), narrow(DType::f32, {2, 4});
   const GuardedTensor short_history(DType::f32, {1, 2, 3});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   const auto run = [&](const GuardedTensor& weights, Tensor history) {
     causal_conv1d_forward(stream, y.tensor(), x.tensor(), weights.tensor(), {}, {}, history);
   };

@@ -111,8 +111,8 @@ TEST(InnerNorm, AcceptsNoTokens) {
   const GuardedTensor w(DType::f32, {2}, std::vector(2, 1.0));
   const GuardedTensor dw_dt(DType::f32, {4}, std::vector(4, 7.0));
   const GuardedTensor dw(DType::f32, {2}, std::vector(2, 7.0));
-  Stream stream = Stream::cpu(1);
-  Arena scratch;
+  Stream stream = test::make_stream(1);
+  Arena scratch(test::device());
   inner_norm_forward(stream, dt.tensor(), b.tensor(), b.tensor(), rstd.tensor(), x.tensor(),
                      w_dt.tensor(), w.tensor(), w.tensor(), kEps);
   inner_norm_backward(stream, scratch, x.tensor(), dw_dt.tensor(), dw.tensor(), dw.tensor(),
@@ -124,7 +124,7 @@ TEST(InnerNorm, AcceptsNoTokens) {
 TEST(InnerNorm, RejectsMismatchedShapes) {
   const GuardedTensor x(DType::f32, {2, 9}), odd(DType::f32, {2, 8}), dt(DType::f32, {2, 5});
   const GuardedTensor b(DType::f32, {2, 2}), c(DType::f32, {2, 3}), w(DType::f32, {5});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   const auto run = [&](const GuardedTensor& source, const GuardedTensor& c_out, Tensor w_dt) {
     inner_norm_forward(stream, dt.tensor(), b.tensor(), c_out.tensor(), {}, source.tensor(), w_dt,
                        {}, {}, kEps);

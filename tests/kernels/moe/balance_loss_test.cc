@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/core/host_view.h"
 #include "tests/support/op_case.h"
 #include "tests/support/tensors.h"
 
@@ -69,12 +70,13 @@ OpCase balance_loss_case(BalancePooling pooling) {
   op.backward = [=](Stream& s, Arena& scratch, auto in, auto, auto dout, auto din) {
     const Tensor aux = scratch.allocate(DType::f32, {products, kGroups});
     balance_loss(s, aux, din[0], in[0], in[1], kTokens, pooling, 0.5f);
+    const HostView gradient(s, din[0], HostAccess::read), upstream(s, dout[0], HostAccess::read);
     for (std::int64_t i = 0; i < kNumel; ++i) {
       const std::int64_t group = i / kExperts % kGroups, layer = i / kExperts / kGroups;
       const std::int64_t product = layer * products / kLayers;
-      din[0].template ptr<float>()[i] *=
-          2.0f * dout[0].template ptr<float>()[product * kGroups + group];
+      gradient.ptr<float>()[i] *= 2.0f * upstream.ptr<float>()[product * kGroups + group];
     }
+    gradient.store();
   };
   return op;
 }
@@ -91,7 +93,7 @@ TEST(BalanceLoss, IsTopKUnderPerfectBalance) {
   const test::GuardedTensor counts(DType::i64, {kLayers, kGroups, kExperts},
                                    std::vector<double>(numel, 4.0));
   const test::GuardedTensor dprobs(DType::f32, {kLayers, kGroups, kExperts});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   for (const BalancePooling pooling : {BalancePooling::all_layers, BalancePooling::per_layer}) {
     const test::GuardedTensor aux(DType::f32, {num_products(pooling), kGroups});
     balance_loss(stream, aux.tensor(), dprobs.tensor(), prob_sum.tensor(), counts.tensor(), 10,
@@ -103,7 +105,7 @@ TEST(BalanceLoss, IsTopKUnderPerfectBalance) {
 TEST(BalanceLoss, RejectsWhatDoesNotFit) {
   const test::GuardedTensor sums(DType::f32, {2, 1, 2}), counts(DType::i64, {2, 1, 2});
   const test::GuardedTensor one(DType::f32, {1, 1}), two(DType::f32, {2, 1});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   const auto run = [&](const test::GuardedTensor& aux, std::int64_t tokens,
                        BalancePooling pooling) {
     balance_loss(stream, aux.tensor(), sums.tensor(), sums.tensor(), counts.tensor(), tokens,

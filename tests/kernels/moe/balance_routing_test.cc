@@ -26,7 +26,7 @@ struct Balanced {
 /// balance_routing over rows [first_row, first_row + probs' rows).
 Balanced balanced(const Tensor& probs, std::int64_t k, std::int64_t first_row, bool renormalize) {
   const GuardedTensor index(DType::i32, {probs.rows(), k}), weight(DType::f32, {probs.rows(), k});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   balance_routing(stream, index.tensor(), weight.tensor(), probs, first_row, renormalize);
   EXPECT_TRUE(index.guards_intact() && weight.guards_intact());
   return {index.values(), weight.values()};
@@ -75,7 +75,7 @@ TEST(BalanceRouting, RejectsWhatDoesNotFit) {
   EXPECT_THROW(balanced(probs.tensor(), 4, 0, false), LogicError);
   EXPECT_THROW(balanced(probs.tensor(), 2, -1, false), LogicError);
   const GuardedTensor index(DType::i32, {2, 2}), weight(DType::f32, {2, 1});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   EXPECT_THROW(balance_routing(stream, index.tensor(), weight.tensor(), probs.tensor(), 0, false),
                LogicError);
 }

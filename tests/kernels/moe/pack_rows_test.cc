@@ -24,11 +24,12 @@ struct Fixture {
   GuardedTensor packed{DType::u8, {kCopies, packed_row_bytes(dtype, model)}};
 
   void pack(int threads = 2) const {
-    Stream stream = Stream::cpu(threads);
+    Stream stream = test::make_stream(threads);
     pack_rows(stream, packed.tensor(), rows.tensor(), weight.tensor(), index.tensor(), k);
     EXPECT_TRUE(packed.guards_intact());
   }
-  std::int64_t copy(std::int64_t i) const { return index.tensor().ptr<std::int32_t>()[i]; }
+  std::vector<double> places = index.values();
+  std::int64_t copy(std::int64_t i) const { return static_cast<std::int64_t>(places[i]); }
 };
 
 template <class F>
@@ -50,12 +51,14 @@ TEST(PackRows, LaysANumberBehindEachRow) {
     for (const int threads : {1, 2, 3}) {
       f.pack(threads);
       const std::int64_t row_bytes = f.model * dtype_bytes(f.dtype);
+      const Buffer packed = test::to_host(f.packed.tensor()), rows = test::to_host(f.rows.tensor());
+      const Buffer weight = test::to_host(f.weight.tensor());
       for (std::int64_t i = 0; i < Fixture::kCopies; ++i) {
-        const Tensor got = f.packed.tensor().slice(i, 1);
-        const Tensor row = f.rows.tensor().slice(f.copy(i) / f.k, 1);
-        const Tensor number = f.weight.tensor().slice(f.copy(i), 1);
-        EXPECT_EQ(std::memcmp(got.raw(), row.raw(), static_cast<std::size_t>(row_bytes)), 0);
-        EXPECT_EQ(std::memcmp(got.ptr<std::uint8_t>() + row_bytes, number.raw(), sizeof(float)), 0);
+        const auto* const got = static_cast<const char*>(packed.data()) + i * (row_bytes + 4);
+        const auto* const row = static_cast<const char*>(rows.data()) + f.copy(i) / f.k * row_bytes;
+        const auto* const number = static_cast<const char*>(weight.data()) + f.copy(i) * 4;
+        EXPECT_EQ(std::memcmp(got, row, static_cast<std::size_t>(row_bytes)), 0);
+        EXPECT_EQ(std::memcmp(got + row_bytes, number, sizeof(float)), 0);
       }
     }
   });
@@ -68,7 +71,7 @@ TEST(UnpackRows, GivesBackWhatWasPacked) {
     const GuardedTensor weight(DType::f32, {Fixture::kCopies});
     const std::vector<double> all = f.rows.values(), numbers = f.weight.values();
     for (const int threads : {1, 2, 3}) {
-      Stream stream = Stream::cpu(threads);
+      Stream stream = test::make_stream(threads);
       unpack_rows(stream, rows.tensor(), weight.tensor(), f.packed.tensor(), {});
       EXPECT_TRUE(rows.guards_intact() && weight.guards_intact());
       std::vector<double> want_rows, want_weight;
@@ -90,7 +93,7 @@ TEST(UnpackRows, FollowsAnIndex) {
     const GuardedTensor numbers(DType::f32, {Fixture::kCopies}), weight(DType::f32, {3});
     const std::vector<std::int64_t> places = {69, 0, 31};
     const GuardedTensor index(DType::i32, {4}, {69, 0, 31, -5});  // the last one is not needed
-    Stream stream = Stream::cpu(1);
+    Stream stream = test::make_stream(1);
     unpack_rows(stream, in_order.tensor(), numbers.tensor(), f.packed.tensor(), {});
     unpack_rows(stream, rows.tensor(), weight.tensor(), f.packed.tensor(), index.tensor());
     for (std::int64_t i = 0; i < 3; ++i) {
@@ -106,7 +109,7 @@ TEST(PackRows, AcceptsNoRows) {
   const GuardedTensor packed(DType::u8, {0, 10}), rows(DType::bf16, {0, 3}),
       weight(DType::f32, {0});
   const GuardedTensor index(DType::i32, {0});
-  Stream stream = Stream::cpu(2);
+  Stream stream = test::make_stream(2);
   pack_rows(stream, packed.tensor(), rows.tensor(), weight.tensor(), index.tensor(), 2);
   unpack_rows(stream, rows.tensor(), weight.tensor(), packed.tensor(), {});
   EXPECT_THROW(
@@ -120,7 +123,7 @@ TEST(PackRows, RejectsWhatDoesNotFit) {
   const GuardedTensor rows(DType::bf16, {2, 3}), three_rows(DType::bf16, {3, 3});
   const GuardedTensor weight(DType::f32, {2}), three_weights(DType::f32, {3});
   const GuardedTensor index(DType::i32, {2}, {0, 1}), one(DType::i32, {1}, {0});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   const auto pack = [&](const GuardedTensor& to, const GuardedTensor& number, Tensor places,
                         std::int64_t k) {
     pack_rows(stream, to.tensor(), rows.tensor(), number.tensor(), places, k);
