@@ -10,9 +10,11 @@ namespace jamba {
 //         Sums in float32.
 // Aliasing: none.  M = 0 (no tokens) is legal: y, dx are empty, dw is unchanged or zeroed.
 // Errors: LogicError if shapes or dtypes disagree.
-// Determinism: bitwise the same for any number of threads. A row of y or dx has the same bits in
-//         any batch: they depend on that row, w and the machine's instruction set alone.
-// Scratch: panels kept by the stream; no allocation once it has made its first product.
+// Determinism: bitwise the same for any number of threads. CPU: a row of y or dx has the same bits
+//         in any batch: they depend on that row, w and the machine's instruction set alone. CUDA
+//         (cuBLASLt): the same bits for the same shapes and alignment on the same kind of device.
+// Scratch: panels, or cuBLASLt's workspace and its choice of kernels, kept by the stream; no
+//         allocation once it has made a product of each shape.
 
 /// y = x w^T.   Shapes: y [tokens, out]; x [tokens, in]; w [out, in].
 void linear_forward(Stream&, Tensor y, Tensor x, Tensor w, Write = Write::overwrite);

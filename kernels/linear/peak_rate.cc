@@ -6,6 +6,7 @@
 #include <limits>
 #include <oneapi/dnnl/dnnl.hpp>
 
+#include "kernels/core/backend.h"
 #include "kernels/core/memory.h"
 #include "kernels/core/rng.h"
 
@@ -83,7 +84,13 @@ double best_gflops(DType dtype) {
 
 }  // namespace
 
+namespace cuda {
+JAMBA_WEAK decltype(jamba::measure_peak_gflops) measure_peak_gflops;
+}
+
 double measure_peak_gflops(Stream& stream, DType dtype) {
+  if (stream.device().kind == DeviceKind::cuda)
+    return backend_function(&cuda::measure_peak_gflops, "measure_peak_gflops")(stream, dtype);
   const ThreadCount threads(stream.num_threads());
   const double gflops = best_gflops(dtype);
   return gflops > 0 ? gflops : best_gflops(DType::f32);

@@ -51,16 +51,16 @@ TEST(Bias, MatchesReferenceForwardAndBackward) {
 
 TEST(Bias, WithoutTokensKeepsItsGradient) {
   const GuardedTensor dy(DType::f32, {0, 3}), dbias(DType::f32, {3}, {1, 2, 3});
-  Stream stream = Stream::cpu(1);
-  Arena scratch;
+  Stream stream = test::make_stream(1);
+  Arena scratch(test::device());
   bias_backward(stream, scratch, dbias.tensor(), dy.tensor());
   EXPECT_EQ(dbias.values(), (std::vector<double>{1, 2, 3}));
 }
 
 TEST(Bias, RejectsABiasOfAnotherWidth) {
   const GuardedTensor y(DType::f32, {2, 4}), bias(DType::f32, {3});
-  Stream stream = Stream::cpu(1);
-  Arena scratch;
+  Stream stream = test::make_stream(1);
+  Arena scratch(test::device());
   EXPECT_THROW(bias_forward(stream, y.tensor(), bias.tensor()), LogicError);
   EXPECT_THROW(bias_backward(stream, scratch, bias.tensor(), y.tensor()), LogicError);
 }

@@ -81,7 +81,7 @@ TEST(GroupedLinear, EachExpertIsAPlainLinearLayer) {
                           test::normal_values(d.experts() * d.out * d.in, 1, "w"));
     const GuardedTensor y(dtype, {d.rows(), d.out}), dx(dtype, {d.rows(), d.in});
     const GuardedTensor dw(DType::f32, {d.experts(), d.out, d.in});
-    Stream stream = Stream::cpu(3);
+    Stream stream = test::make_stream(3);
     grouped_linear_forward(stream, y.tensor(), x.tensor(), w.tensor(), d.offsets);
     grouped_linear_backward_input(stream, dx.tensor(), dy.tensor(), w.tensor(), d.offsets);
     grouped_linear_backward_weight(stream, dw.tensor(), dy.tensor(), x.tensor(), d.offsets,
@@ -108,7 +108,7 @@ TEST(GroupedLinear, WithoutRowsZeroesOrKeepsTheWeightGradient) {
   const GuardedTensor x(DType::bf16, {0, 4}), dy(DType::bf16, {0, 3});
   const GuardedTensor dw(DType::f32, {2, 3, 4}, std::vector<double>(24, 2.5));
   const GuardedTensor w(DType::bf16, {2, 3, 4}, std::vector<double>(24, 1.0));
-  Stream stream = Stream::cpu(2);
+  Stream stream = test::make_stream(2);
   grouped_linear_forward(stream, dy.tensor(), x.tensor(), w.tensor(), offsets);
   grouped_linear_backward_input(stream, x.tensor(), dy.tensor(), w.tensor(), offsets);
   grouped_linear_backward_weight(stream, dw.tensor(), dy.tensor(), x.tensor(), offsets);
@@ -120,7 +120,7 @@ TEST(GroupedLinear, WithoutRowsZeroesOrKeepsTheWeightGradient) {
 
 TEST(GroupedLinear, RejectsOffsetsThatDoNotCutTheRows) {
   const GuardedTensor x(DType::f32, {4, 2}), w(DType::f32, {2, 3, 2}), y(DType::f32, {4, 3});
-  Stream s = Stream::cpu(1);
+  Stream s = test::make_stream(1);
   for (const Offsets& bad :
        {Offsets{0, 4}, Offsets{0, 2, 3}, Offsets{1, 2, 4}, Offsets{0, 5, 4}, Offsets{}}) {
     EXPECT_THROW(grouped_linear_forward(s, y.tensor(), x.tensor(), w.tensor(), bad), LogicError);

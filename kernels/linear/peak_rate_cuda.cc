@@ -1,0 +1,44 @@
+#include <algorithm>
+#include <chrono>
+#include <limits>
+
+#include "kernels/core/cuda/stream_cuda.h"
+#include "kernels/core/memory.h"
+#include "kernels/linear/peak_rate.h"
+#include "kernels/linear/product_cuda.h"
+
+namespace jamba::cuda {
+
+double measure_peak_gflops(Stream& stream, DType dtype) {
+  using Clock = std::chrono::steady_clock;
+  constexpr double kSeconds = 0.2;
+  constexpr int kProducts = 4;  // between two looks at the clock
+  // Large enough for every multiprocessor to have several tiles.
+  const std::int64_t size =
+      std::min<std::int64_t>(8192, 64 * properties(stream).multiProcessorCount);
+  const std::int64_t bytes = size * size * dtype_bytes(dtype);
+  // Zeros: a device may run a little faster on them than on numbers.
+  const Buffer x(bytes, stream.device()), w(bytes, stream.device()), y(bytes, stream.device());
+  const auto run = [&] {
+    for (int i = 0; i < kProducts; ++i) {
+      multiply(stream, {Form::y, Write::overwrite, dtype, dtype, size, size, size, x.data(),
+                        w.data(), y.data()});
+    }
+    stream.synchronize();
+  };
+  const auto seconds_since = [](Clock::time_point begin) {
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+  };
+  run();  // the first chooses the kernel
+  double best = std::numeric_limits<double>::infinity();
+  const Clock::time_point start = Clock::now();
+  do {
+    const Clock::time_point begin = Clock::now();
+    run();
+    best = std::min(best, seconds_since(begin));
+  } while (seconds_since(start) < kSeconds);
+  const auto n = static_cast<double>(size);
+  return kProducts * 2.0 * n * n * n / best * 1e-9;
+}
+
+}  // namespace jamba::cuda
