@@ -26,7 +26,7 @@ struct AttentionShape {
 ///         Scores, softmax and sums in float32.
 /// Units: scale multiplies the scores, usually head_dim^-0.5.
 /// Errors: LogicError if shapes disagree, num_heads is no multiple of num_kv_heads, or a query
-///         would see no key: its document starts after it.
+///         would see no key: its document starts after it (on CUDA: its output is not a number).
 /// Determinism: bitwise for any thread count.   Source: arXiv:2307.08691 (FlashAttention-2).
 void attention_forward(Stream&, Arena& scratch, Tensor out, Tensor lse, Tensor q, Tensor k,
                        Tensor v, Tensor doc_start, const AttentionShape&, float scale);

@@ -7,7 +7,10 @@
 
 namespace cuda_emulation {
 JAMBA_WEAK void set_seed(std::uint64_t seed);
+namespace check {
+JAMBA_WEAK void kernel_begins(const void* arguments, std::size_t bytes);
 }
+}  // namespace cuda_emulation
 
 namespace jamba::test {
 
@@ -19,6 +22,8 @@ Device device() {
   }();
   return chosen;
 }
+
+bool checks_accesses() { return &cuda_emulation::check::kernel_begins != nullptr; }
 
 Stream make_stream(int num_threads) { return Stream::on(device(), num_threads); }
 

@@ -13,6 +13,10 @@ namespace jamba::test {
 Device device();
 inline bool on_cuda() { return device().kind == DeviceKind::cuda; }
 
+/// Whether every memory access of kernels is checked (*_checked programs), some thirty times
+/// slower.
+bool checks_accesses();
+
 /// A stream of it. num_threads counts on the CPU.
 Stream make_stream(int num_threads = 1);
 

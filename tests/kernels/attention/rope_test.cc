@@ -54,12 +54,11 @@ OpCase rope_case(const Dims& d, DType dtype) {
   op.outputs = {{.name = "y", .dtype = dtype, .dims = {d.tokens, cols}}};
   op.reference = [d](const std::vector<Values>& in) { return reference(in, d); };
   op.forward = [d](Stream& s, Arena&, auto in, auto out) {
-    std::copy_n(static_cast<char*>(in[0].raw()), in[0].bytes(), static_cast<char*>(out[0].raw()));
+    copy(s, out[0], in[0]);
     rope(s, out[0], in[1], d.head_dim, kTheta, Rotation::forward);
   };
   op.backward = [d](Stream& s, Arena&, auto in, auto, auto dout, auto din) {
-    std::copy_n(static_cast<char*>(dout[0].raw()), dout[0].bytes(),
-                static_cast<char*>(din[0].raw()));
+    copy(s, din[0], dout[0]);
     rope(s, din[0], in[1], d.head_dim, kTheta, Rotation::backward);
   };
   return op;
@@ -77,14 +76,14 @@ TEST(Rope, LeavesPositionZeroAlone) {
   const test::GuardedTensor x(DType::f32, {1, 8}, test::normal_values(8, 1, "x"));
   const test::GuardedTensor positions(DType::i32, {1}, {0.0});
   const std::vector<double> before = x.values();
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   rope(stream, x.tensor(), positions.tensor(), 4, kTheta, Rotation::forward);
   EXPECT_EQ(x.values(), before);
 }
 
 TEST(Rope, RejectsAnOddHeadAndARaggedRow) {
   const test::GuardedTensor x(DType::f32, {1, 12}), positions(DType::i32, {1}, {0.0});
-  Stream stream = Stream::cpu(1);
+  Stream stream = test::make_stream(1);
   EXPECT_THROW(rope(stream, x.tensor(), positions.tensor(), 3, kTheta, Rotation::forward),
                LogicError);
   EXPECT_THROW(rope(stream, x.tensor(), positions.tensor(), 8, kTheta, Rotation::forward),
