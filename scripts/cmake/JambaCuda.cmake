@@ -54,7 +54,7 @@ function(jamba_emulate out source suffix)
   add_custom_command(
     OUTPUT ${object}
     COMMAND
-      ${CCACHE} ${JAMBA_CLANG} -x c++ -std=c++20 -O2 -g1 -Wall -Wextra -Wshadow $<$<BOOL:${JAMBA_WERROR}>:-Werror>
+      ${CCACHE} ${JAMBA_CLANG} -x c++ -std=c++20 -O2 -g1 -Wall -Wextra -Wshadow -Wno-pass-failed $<$<BOOL:${JAMBA_WERROR}>:-Werror>
       -I${CMAKE_SOURCE_DIR} -I${JAMBA_CUDA_EMULATION}/include ${ARGN} -MD -MF ${object}.d -c
       ${source} -o ${object}
     DEPENDS ${source}

@@ -103,8 +103,8 @@ class Scan {
   }
 
   void forward(int threads = 1, ChannelRange range = {}) {
-    Stream stream = Stream::cpu(threads);
-    Arena scratch;
+    Stream stream = test::make_stream(threads);
+    Arena scratch(test::device());
     scratch.poison_on(stream);
     selective_scan_forward(stream, scratch, out_.tensor(), h_last_.tensor(), saved(), inputs(),
                            range);
@@ -112,8 +112,8 @@ class Scan {
   /// dh_last empty: absent.
   void backward(const std::vector<double>& dout, const std::vector<double>& dh_last = {},
                 int threads = 1, ChannelRange range = {}, Write write_bc = Write::overwrite) {
-    Stream stream = Stream::cpu(threads);
-    Arena scratch;
+    Stream stream = test::make_stream(threads);
+    Arena scratch(test::device());
     scratch.poison_on(stream);
     const GuardedTensor dy(dtype_, wide(), dout);
     std::vector<GuardedTensor> dh;

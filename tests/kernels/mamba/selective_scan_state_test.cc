@@ -115,8 +115,8 @@ TEST(SelectiveScanState, ForwardAloneNeedsNoSavedTensors) {
   test::Scan saving(p.dims, p.in);
   saving.forward();
   test::Scan alone(p.dims, p.in);
-  Stream stream = Stream::cpu(1);
-  Arena scratch;
+  Stream stream = test::make_stream(1);
+  Arena scratch(test::device());
   scratch.poison_on(stream);
   const test::GuardedTensor out(DType::f32, {1, 130, 20}), h_last(DType::f32, {1, 20, 16});
   selective_scan_forward(stream, scratch, out.tensor(), h_last.tensor(), {}, alone.inputs());
@@ -257,8 +257,8 @@ TEST(SelectiveScanThreads, GiveTheSameBits) {
 TEST(SelectiveScanThreads, AllocateNothingOnceWarm) {
   const Problem p = make_problem({1, 70, 40, 16});
   test::Scan scan(p.dims, p.in);
-  Stream stream = Stream::cpu(2);
-  Arena scratch;
+  Stream stream = test::make_stream(2);
+  Arena scratch(test::device());
   const test::GuardedTensor dout(DType::f32, {1, 70, 40}, p.dout);
   const test::GuardedTensor out(DType::f32, {1, 70, 40});
   std::int64_t warm = 0;

@@ -98,8 +98,8 @@ OpCase scan_case(const ScanDims& dims, DType dtype) {
 TEST(SelectiveScan, BackwardMayWriteOutOverDout) {
   const ScanDims dims{2, 70, 19, 5};
   const test::Scan scan(dims, test::random_scan_inputs(dims, 1));
-  Stream stream = Stream::cpu(2);
-  Arena scratch;
+  Stream stream = test::make_stream(2);
+  Arena scratch(test::device());
   const test::GuardedTensor out(DType::f32, {2, 70, 19}), again(DType::f32, {2, 70, 19});
   const test::GuardedTensor dout(DType::f32, {2, 70, 19},
                                  test::normal_values(2 * 70 * 19, 2, "dout"));
@@ -132,8 +132,8 @@ TEST(SelectiveScan, RejectsWrongShapes) {
   const ScanDims dims{1, 3, 5, 2};
   const test::Scan scan(dims, test::random_scan_inputs(dims, 1));
   const test::GuardedTensor out(DType::f32, {1, 3, 5}), other(DType::f32, {1, 3, 4});
-  Stream stream = Stream::cpu(1);
-  Arena scratch;
+  Stream stream = test::make_stream(1);
+  Arena scratch(test::device());
   const auto run = [&](auto change) {
     SelectiveScanInputs in = scan.inputs();
     SelectiveScanSaved saved = scan.saved();

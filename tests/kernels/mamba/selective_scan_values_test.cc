@@ -52,7 +52,9 @@ TEST(SelectiveScanShapes, MatchTheDoubleReference) {
   for (const ScanDims& dims :
        {ScanDims{1, 1, 16, 16}, ScanDims{3, 63, 17, 4}, ScanDims{1, 64, 48, 8},
         ScanDims{1, 65, 16, 24}, ScanDims{3, 131, 48, 16}, ScanDims{1, 127, 33, 1},
-        ScanDims{1, 129, 8, 7}, ScanDims{2, 257, 150, 16}, ScanDims{1, 70, 300, 3}}) {
+        ScanDims{1, 129, 8, 7}, ScanDims{2, 257, 150, 16}, ScanDims{1, 70, 300, 3},
+        // On CUDA, lanes of two and of four channels.
+        ScanDims{1, 70, 401, 16}, ScanDims{2, 67, 430, 13}}) {
     ScanInputs<double> in = test::random_scan_inputs(dims, 3);
     const std::string what =
         fmt::format("[{}, {}, {}] x {}", dims.batch, dims.seq, dims.inner, dims.state);
