@@ -28,6 +28,16 @@ Mesh::Mesh(Communicator& world, const MeshShape& shape, int kv_copies)
   ends_ = pp().split("ends", first_stage() || last_stage() ? 0 : at_.pp);
 }
 
+void Mesh::prepare(Stream& stream) const {
+  for (int axis = 0; axis < kNumAxes; ++axis) {
+    const auto a = static_cast<Axis>(axis);
+    const bool chain = a == Axis::pp || a == Axis::cp;  // neighbours hand on activations and states
+    group(a).prepare(stream, chain ? Messages::some : Messages::none);
+  }
+  kv_->prepare(stream, Messages::none);
+  ends_->prepare(stream, Messages::none);
+}
+
 std::vector<Mesh::Traffic> Mesh::traffic() const {
   std::vector<Traffic> out;
   const auto add = [&](const Communicator& group) {

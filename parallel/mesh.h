@@ -40,6 +40,9 @@ class Mesh {
   /// a group of their own that nothing uses.
   Communicator& ends() const { return *ends_; }
 
+  /// Gets all groups ready for tensors on the stream's device; all ranks together.
+  void prepare(Stream&) const;
+
   /// Bytes that this rank has sent to others so far, by kind of group; kinds of degree 1 are left
   /// out.
   struct Traffic {

@@ -29,6 +29,11 @@ std::vector<JambaModel> make_chunks(const RunConfig& c, const Mesh& mesh, Parame
   return out;
 }
 
+const Mesh& prepared(const Mesh& mesh, Stream& stream) {
+  mesh.prepare(stream);
+  return mesh;
+}
+
 }  // namespace
 
 std::int64_t num_micro(const RunConfig& c, const MeshShape& mesh) {
@@ -44,7 +49,7 @@ Mesh make_mesh(const RunConfig& c, Communicator& world) {
 }
 
 RankModel::RankModel(const RunConfig& c, const Mesh& mesh, Stream& stream, DecayRule rule)
-    : mesh_(mesh),
+    : mesh_(prepared(mesh, stream)),
       parameters_(stream, c.model, mesh, chunks_of(c, mesh), parameter_options(c, mesh)),
       chunks_(make_chunks(c, mesh, parameters_)),
       optimizer_(parameters_, c.optimizer, rule),

@@ -4,6 +4,7 @@
 
 #include "kernels/core/profile.h"
 #include "kernels/core/trace.h"
+#include "parallel/comm/device_group.h"
 
 namespace jamba {
 
@@ -43,18 +44,33 @@ Communicator::Communicator(std::string axis, int rank, int size)
       num_sent_(static_cast<std::size_t>(size)),
       num_received_(static_cast<std::size_t>(size)) {}
 
+Communicator::~Communicator() = default;
+
+void Communicator::prepare(Stream& stream, Messages messages) {
+  if (stream.device().kind == DeviceKind::cpu || size_ == 1 || device_group_ != nullptr) return;
+  device_group_ = backend_function(&cuda::make_device_group, "prepare")(*this, stream, messages);
+}
+
+std::unique_ptr<RunningOperation> Communicator::start_anywhere(Stream& stream,
+                                                               const Operation& op) {
+  if (device_of(op).kind == DeviceKind::cpu) return start(stream, op);
+  prepare(stream, Messages::none);
+  return device_group_->start(stream, op);
+}
+
 PendingCollective Communicator::launch(Stream& stream, Operation op) {
-  check_arguments(op, rank_, size_);
+  check_arguments(op, stream.device(), rank_, size_);
   const ProfileScope timer(stream.profile(), Part::communication);
   if (size_ == 1) {
-    copy_own_part(op, 0);
+    copy_own_part(stream, op, 0);
     return {};
   }
   op.number = next_number(op);
   bytes_sent_ += sent_bytes(op, rank_, size_);
   const bool traced = stream.profile().trace != nullptr;
   const std::int64_t begin_ns = traced ? Trace::now_ns() : 0;
-  return PendingCollective(*this, stream, start(stream, op), traced ? op.label() : "", begin_ns);
+  return PendingCollective(*this, stream, start_anywhere(stream, op), traced ? op.label() : "",
+                           begin_ns);
 }
 
 std::int64_t Communicator::next_number(const Operation& op) {

@@ -52,7 +52,16 @@ struct CommGuards {
   double timeout_seconds = 0;
 };
 
+/// Whether a group's ranks send each other messages (start_send) on a device, beside collectives.
+enum class Messages { none, some };
+
+class DeviceGroup;
+
 /// Ranks 0..size-1. Every rank issues the same collectives in the same order, from one thread.
+/// Devices: tensors lie in memory of the host, or all of an operation's on the stream's CUDA
+/// device.
+///   There, operations are issued, as everything on a stream: waiting for one holds up the stream,
+///   not the host.
 /// Shapes: a tensor may be empty.
 /// Dtypes: sums take float32, bfloat16, int64; maxima float32, int64; everything else any dtype.
 /// Errors: CommError with the operation, its axis, and what went wrong; the group is unusable
@@ -63,7 +72,7 @@ struct CommGuards {
 ///   every run, blocking or not. The maximum of a set with NaN is unspecified.
 class Communicator {
  public:
-  virtual ~Communicator() = default;
+  virtual ~Communicator();
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
 
@@ -75,6 +84,10 @@ class Communicator {
   /// The ranks that give the same color, as a group of their own in the order of their ranks here.
   /// All ranks of this group call it together. The group must not outlive this one.
   std::unique_ptr<Communicator> split(const std::string& axis, int color);
+
+  /// Gets ready for tensors on the stream's device; nothing for the CPU. All ranks of the group
+  /// call it together. Otherwise the first collective on a device does it, for collectives alone.
+  void prepare(Stream&, Messages);
 
   /// x = reduction of every rank's x, on all ranks.
   void all_reduce(Stream&, Tensor x, ReduceOp = ReduceOp::sum);
@@ -126,6 +139,7 @@ class Communicator {
 
  private:
   PendingCollective launch(Stream&, Operation);
+  std::unique_ptr<RunningOperation> start_anywhere(Stream&, const Operation&);
   std::int64_t next_number(const Operation&);
 
   std::string axis_;
@@ -134,6 +148,7 @@ class Communicator {
   std::int64_t bytes_sent_ = 0;
   std::int64_t num_collectives_ = 0;
   std::vector<std::int64_t> num_sent_, num_received_;  // messages, by the other rank
+  std::unique_ptr<DeviceGroup> device_group_;
 };
 
 /// The error of the lowest failing rank, on all ranks: each passes its own message and exit code

@@ -35,7 +35,7 @@ MpiOperation::MpiOperation(const MpiGroup& group, Stream& stream, const Operatio
       stream_(stream),
       op_(op),
       exchange_(exchange_of(op, group.ranks.rank(), group.ranks.size())) {
-  copy_own_part(op, group.ranks.rank());
+  copy_own_part(stream, op, group.ranks.rank());
   group.family.in_flight.push_back(this);
   if (group.ranks.guards().compare_calls) {
     comparison_ = std::make_unique<MpiComparison>(group, op);

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "kernels/core/memory.h"
 #include "kernels/core/trace.h"
 
 namespace jamba {
@@ -13,9 +14,6 @@ const char* reduce_name(ReduceOp op) { return op == ReduceOp::sum ? "sum" : "max
 
 void check_tensor(const char* name, const Tensor& x) {
   JAMBA_CHECK(x.present(), "{}: no tensor given", name);
-  if (x.device().kind != DeviceKind::cpu) {
-    throw UnsupportedError(fmt::format("{}: {} is not in CPU memory", name, x.describe()));
-  }
 }
 
 void check_reduce(const char* name, const Tensor& x, ReduceOp op) {
@@ -89,8 +87,15 @@ std::string Operation::label() const {
 
 void RunningOperation::mark_done() { done_ns_ = Trace::now_ns(); }
 
-void check_arguments(const Operation& op, int rank, int size) {
+Device device_of(const Operation& op) { return (op.x.present() ? op.x : op.out).device(); }
+
+void check_arguments(const Operation& op, Device device, int rank, int size) {
   const char* const name = operation_name(op.kind);
+  const Device where = device_of(op);
+  JAMBA_CHECK((where.kind == DeviceKind::cpu || where == device) &&
+                  (op.out.absent() || op.out.device() == where),
+              "{}: {} and {} do not lie on the CPU, nor all on the stream's device", name,
+              op.x.describe(), op.out.describe());
   switch (op.kind) {
     case OperationKind::all_reduce:
       return check_reduce(name, op.x, op.reduce);
@@ -150,16 +155,20 @@ void copy_bytes(void* to, const void* from, std::int64_t bytes) {
   if (bytes > 0 && to != from) std::memcpy(to, from, static_cast<std::size_t>(bytes));
 }
 
-void copy_own_part(const Operation& op, int rank) {
-  auto* const out = static_cast<std::byte*>(op.out.raw());
-  auto* const x = static_cast<const std::byte*>(op.x.raw());
+void copy_own_part(Stream& stream, const Operation& op, int rank) {
+  const auto part = [](const Tensor& t, std::int64_t begin, std::int64_t bytes) {
+    return Tensor(static_cast<std::byte*>(t.raw()) + begin, DType::u8, {bytes}, t.device());
+  };
+  const auto copy_part = [&](std::int64_t to, std::int64_t from, std::int64_t bytes) {
+    copy(stream, part(op.out, to, bytes), part(op.x, from, bytes));
+  };
   if (op.kind == OperationKind::all_gather) {
-    copy_bytes(out + rank * op.x.bytes(), x, op.x.bytes());
+    copy_part(rank * op.x.bytes(), 0, op.x.bytes());
   } else if (op.kind == OperationKind::all_to_all) {
-    copy_bytes(out + rows_before(op.out, op.out_rows, rank), x + rows_before(op.x, op.x_rows, rank),
-               op.x_rows[static_cast<std::size_t>(rank)] * row_bytes(op.x));
+    copy_part(rows_before(op.out, op.out_rows, rank), rows_before(op.x, op.x_rows, rank),
+              op.x_rows[static_cast<std::size_t>(rank)] * row_bytes(op.x));
   } else if (op.kind == OperationKind::reduce_scatter) {
-    copy_bytes(out, x + rank * op.out.bytes(), op.out.bytes());
+    copy_part(0, rank * op.out.bytes(), op.out.bytes());
   }
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/core/stream.h"
 #include "kernels/core/tensor.h"
 
 namespace jamba {
@@ -44,8 +45,11 @@ struct Operation {
   std::string label() const;
 };
 
-/// LogicError, or UnsupportedError for memory elsewhere, unless this rank of a group can do it.
-void check_arguments(const Operation&, int rank, int size);
+/// Where its tensors lie.
+Device device_of(const Operation&);
+
+/// LogicError unless this rank of a group can do it. Tensors lie on the CPU, or all on `device`.
+void check_arguments(const Operation&, Device device, int rank, int size);
 
 /// What this rank sends to others, in bytes of the tensors (Communicator::bytes_sent).
 std::int64_t sent_bytes(const Operation&, int rank, int size);
@@ -57,7 +61,7 @@ std::int64_t piece_begin(std::int64_t n, int rank, int size);
 std::int64_t row_bytes(const Tensor&);
 
 /// Copies to out what x holds for this rank itself (all_gather, all_to_all, reduce_scatter).
-void copy_own_part(const Operation&, int rank);
+void copy_own_part(Stream&, const Operation&, int rank);
 
 /// The same bytes elsewhere; none if they are there already.
 void copy_bytes(void* to, const void* from, std::int64_t bytes);

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <new>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "kernels/core/backend.h"
 #include "kernels/core/cuda/check.h"
@@ -34,6 +37,21 @@ class NativeStream final : public BackendState {
   }
   ~NativeStream() override { static_cast<void>(cudaStreamSynchronize(stream_.get())); }
 
+  /// Waits until the stream has nothing left to do.
+  void wait() {
+    std::erase_if(watchers_, [](const auto& watcher) { return watcher.expired(); });
+    while (!watchers_.empty()) {
+      const cudaError_t state = cudaStreamQuery(stream_.get());
+      if (state == cudaSuccess) return;
+      if (state != cudaErrorNotReady) JAMBA_CUDA_CHECK(state);
+      for (const auto& watcher : watchers_) (*watcher.lock())();
+      std::this_thread::yield();
+    }
+    JAMBA_CUDA_CHECK(cudaStreamSynchronize(stream_.get()));
+  }
+  void watch(std::weak_ptr<const std::function<void()>> look) {
+    watchers_.push_back(std::move(look));
+  }
   cudaStream_t handle() const { return stream_.get(); }
   const cudaDeviceProp& properties() const { return properties_; }
   /// An event at the end of what was issued so far. Waits see its latest record at their own call,
@@ -50,6 +68,7 @@ class NativeStream final : public BackendState {
   Handle stream_;
   EventHandle event_;
   cudaDeviceProp properties_{};
+  std::vector<std::weak_ptr<const std::function<void()>>> watchers_;
 };
 
 NativeStream& native_stream(Stream& stream) {
@@ -149,20 +168,29 @@ std::unique_ptr<BackendState> make_stream(int index, StreamPriority priority) {
   return std::make_unique<NativeStream>(index, priority);
 }
 
-void synchronize(Stream& stream) { JAMBA_CUDA_CHECK(cudaStreamSynchronize(native(stream))); }
+void watch_waits(Stream& stream, std::weak_ptr<const std::function<void()>> look) {
+  native_stream(stream).watch(std::move(look));
+}
+
+void synchronize(Stream& stream) { native_stream(stream).wait(); }
 
 void wait_for(Stream& stream, Stream& other) {
   JAMBA_CUDA_CHECK(cudaStreamWaitEvent(native(stream), native_stream(other).record(), 0));
 }
 
 void copy_bytes(Stream& stream, void* to, const void* from, std::int64_t bytes) {
+  if (bytes == 0) return;
   // The runtime returns before the copy where both ends are on the device or pinned; a copy to
-  // pageable memory has ended when it returns.
+  // pageable memory has ended when it returns, so that the wait before it is better ours.
+  cudaPointerAttributes target{};
+  JAMBA_CUDA_CHECK(cudaPointerGetAttributes(&target, to));
+  if (target.type == cudaMemoryTypeUnregistered) native_stream(stream).wait();
   JAMBA_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault,
                                    native(stream)));
 }
 
 void fill_bytes(Stream& stream, void* data, int byte, std::int64_t bytes) {
+  if (bytes == 0) return;
   JAMBA_CUDA_CHECK(cudaMemsetAsync(data, byte, static_cast<std::size_t>(bytes), native(stream)));
 }
 

@@ -3,6 +3,9 @@
 
 #include <cuda_runtime.h>
 
+#include <functional>
+#include <memory>
+
 #include "kernels/core/stream.h"
 
 namespace jamba::cuda {
@@ -11,5 +14,8 @@ namespace jamba::cuda {
 cudaStream_t native(Stream&);
 /// What the device can do.
 const cudaDeviceProp& properties(Stream&);
+/// Calls `look`, while its owner keeps it, now and then when the host waits for the stream; what it
+/// throws ends the wait.
+void watch_waits(Stream&, std::weak_ptr<const std::function<void()>> look);
 
 }  // namespace jamba::cuda

@@ -111,6 +111,13 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   return cudaSuccess;
 }
 
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* data) {
+  attributes->type = is_device_address(data) ? cudaMemoryTypeDevice
+                     : is_pinned(data, 1)    ? cudaMemoryTypeHost
+                                             : cudaMemoryTypeUnregistered;
+  return cudaSuccess;
+}
+
 cudaError_t cudaMemsetAsync(void* data, int byte, std::size_t bytes, cudaStream_t stream) {
   if (bytes == 0) return cudaSuccess;
   expect_device_range(data, bytes, "cudaMemsetAsync");
