@@ -40,7 +40,7 @@ struct ParallelConfig {
   bool sequence_parallel = true;  // with tp: the residual stream is split over tokens
   std::int64_t zero = 0;          // ZeRO stage, 0 to 3
   std::int64_t pp_chunks = 1;     // of layers, a stage; above 1: interleaved schedule
-  std::string pp_layers;          // of each chunk, such as "5 3"; empty: even
+  std::string pp_layers{};        // of each chunk, such as "5 3"; empty: even
   Deterministic deterministic = Deterministic::mesh;
   double timeout_seconds = 1800;   // longest wait for another rank; 0: none
   bool check_collectives = false;  // compare what ranks ask for before each collective

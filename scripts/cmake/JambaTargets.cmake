@@ -73,6 +73,24 @@ function(jamba_add_mpi_test name)
   endforeach()
 endfunction()
 
+# jamba_add_cuda_mpi_test(NAME RANKS n ... SOURCES a.cc ... [LIBS libs]): a test of the CUDA backend on
+# MPI ranks; on devices, or with JAMBA_CUDA=EMULATED on emulated ones.
+function(jamba_add_cuda_mpi_test name)
+  if(JAMBA_CUDA STREQUAL "OFF")
+    return()
+  endif()
+  jamba_add_mpi_test(${name} ${ARGN})
+  if(JAMBA_CUDA STREQUAL "ON")
+    jamba_use_cuda(${name})
+    return()
+  endif()
+  jamba_use_cuda(${name} emulated)
+  cmake_parse_arguments(ARG "" "" "RANKS;SOURCES;LIBS" ${ARGN})
+  foreach(ranks ${ARG_RANKS})
+    set_property(TEST ${name}_${ranks} APPEND PROPERTY ENVIRONMENT JAMBA_EMULATED_DEVICES=${ranks})
+  endforeach()
+endfunction()
+
 # jamba_ops_sources(a.cc ...): adds this folder's files to the jamba_ops library.
 macro(jamba_ops_sources)
   set(sources ${ARGN})

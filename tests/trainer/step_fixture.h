@@ -133,8 +133,8 @@ struct StepResult {
 };
 
 /// All ranks together.
-inline StepResult one_step(const RunConfig& config, Communicator& world) {
-  StepRank rank(config, world);
+inline StepResult one_step(const RunConfig& config, Communicator& world, Device device = {}) {
+  StepRank rank(config, world, device);
   StepResult out;
   out.outcome = rank.step(0);
   out.gradients = rank.gradients();

@@ -62,24 +62,26 @@ struct Block {
   const KernelCall* call = nullptr;
 };
 
-Block& block() {
-  static Block* const the_block = [] {
-    auto* const made = new Block;
-    // The end of dynamic shared memory is where memory ends: reading past it faults.
-    constexpr std::size_t kPage = 4096;
-    const std::size_t bytes = (kMostDynamicShared + kPage - 1) / kPage * kPage;
-    void* const memory =
-        mmap(nullptr, bytes + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) fail("no memory for shared memory");
-    made->shared_end = static_cast<char*>(memory) + bytes;
-    mprotect(made->shared_end, kPage, PROT_NONE);
-    return made;
-  }();
-  return *the_block;
+Block* make_block() {
+  auto* const made = new Block;
+  // The end of dynamic shared memory is where memory ends: reading past it faults.
+  constexpr std::size_t kPage = 4096;
+  const std::size_t bytes = (kMostDynamicShared + kPage - 1) / kPage * kPage;
+  void* const memory =
+      mmap(nullptr, bytes + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) fail("no memory for shared memory");
+  made->shared_end = static_cast<char*>(memory) + bytes;
+  mprotect(made->shared_end, kPage, PROT_NONE);
+  return made;
 }
 
+Block* the_block = nullptr;
+
+Block& block() { return *the_block; }
+
 bool same(const Site& a, const Site& b) {
-  return a.line == b.line && a.column == b.column && std::strcmp(a.file, b.file) == 0;
+  return a.line == b.line && a.column == b.column &&
+         (a.file == b.file || std::strcmp(a.file, b.file) == 0);
 }
 
 std::string describe(const Site& site) {
@@ -170,6 +172,7 @@ void begin_block(unsigned number, dim3 grid, dim3 dim, std::size_t shared_bytes)
 }  // namespace
 
 void run_grid(const KernelCall& call, dim3 grid, dim3 dim, std::size_t shared_bytes) {
+  if (the_block == nullptr) the_block = make_block();
   Block& b = block();
   b.call = &call;
   b.num_threads = dim.x * dim.y * dim.z;
