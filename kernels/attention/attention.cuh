@@ -52,9 +52,7 @@ __device__ __forceinline__ void load_tile(float* tile, const T* head, Index stri
   }
 }
 
-__device__ __forceinline__ float4 read4(const float* p) {
-  return *reinterpret_cast<const float4*>(p);
-}
+__device__ __forceinline__ float4 read4(const float* p) { return *as_wide<const float4>(p); }
 
 /// out[r][j] = dot of a's row g * R + r and b's row c + 8 * j. Summed by sixteens, then over those:
 /// one chain over a long head would double the error of dq.

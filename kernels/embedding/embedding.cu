@@ -18,12 +18,12 @@ __global__ void __launch_bounds__(kThreads)
   for (Index i = threadIdx.x * N; i < model; i += kThreads * N) {
     Pack<T, N> pack;
     if (here) {
-      pack = *reinterpret_cast<const Pack<T, N>*>(table + row * model + i);
+      pack = *as_wide<const Pack<T, N>>(table + row * model + i);
     } else {
 #pragma unroll
       for (int j = 0; j < N; ++j) pack.v[j] = from_float<T>(0.0f);
     }
-    *reinterpret_cast<Pack<T, N>*>(y + token * model + i) = pack;
+    *as_wide<Pack<T, N>>(y + token * model + i) = pack;
   }
 }
 

@@ -146,14 +146,14 @@ __device__ __forceinline__ void read_shared(float (&out)[N], const float* from) 
   if constexpr (N % 4 == 0) {
 #pragma unroll
     for (int i = 0; i < N; i += 4) {
-      const float4 v = *reinterpret_cast<const float4*>(from + i);
+      const float4 v = *as_wide<const float4>(from + i);
       out[i] = v.x;
       out[i + 1] = v.y;
       out[i + 2] = v.z;
       out[i + 3] = v.w;
     }
   } else if constexpr (N == 2) {
-    const float2 v = *reinterpret_cast<const float2*>(from);
+    const float2 v = *as_wide<const float2>(from);
     out[0] = v.x;
     out[1] = v.y;
   } else {

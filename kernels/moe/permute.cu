@@ -78,8 +78,8 @@ __global__ void __launch_bounds__(kThreads)
     gather_rows_kernel(T* rows, const T* x, const std::int32_t* place, Index k, Index model) {
   const Index row = blockIdx.x;
   using P = Pack<T, N>;
-  const P* const from = reinterpret_cast<const P*>(x + place[row] / k * model);
-  P* const to = reinterpret_cast<P*>(rows + row * model);
+  const P* const from = as_wide<const P>(x + place[row] / k * model);
+  P* const to = as_wide<P>(rows + row * model);
   for (Index i = threadIdx.x; i < model / N; i += kThreads) to[i] = from[i];
 }
 

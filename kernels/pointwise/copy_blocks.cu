@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kThreads) copy_kernel(Unit* out, const Unit* x
   if (unit >= plan.total) return;
   Index to = 0, from = 0;
   plan.places(unit, to, from);
-  out[to] = x[from];
+  *as_wide<Unit>(out + to) = *as_wide<const Unit>(x + from);
 }
 
 template <class T, int N>
@@ -39,8 +39,8 @@ __global__ void __launch_bounds__(kThreads)
   if (unit >= plan.total) return;
   Index to = 0, from = 0;
   plan.places(unit, to, from);
-  Pack<T, N> sum = out[to];
-  const Pack<T, N> term = x[from];
+  Pack<T, N> sum = *as_wide<const Pack<T, N>>(out + to);
+  const Pack<T, N> term = *as_wide<const Pack<T, N>>(x + from);
 #pragma unroll
   for (int i = 0; i < N; ++i) sum.v[i] = from_float<T>(to_float(sum.v[i]) + to_float(term.v[i]));
   out[to] = sum;

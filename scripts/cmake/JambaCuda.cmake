@@ -40,6 +40,9 @@ elseif(NOT JAMBA_CUDA STREQUAL "OFF")
   message(FATAL_ERROR "JAMBA_CUDA=${JAMBA_CUDA}: expected OFF, ON or EMULATED")
 endif()
 
+# Of kernels whose every access is checked; ThreadSanitizer's calls end in our own checks.
+set(JAMBA_CHECK_FLAGS -fsanitize=thread,alignment,bounds -fsanitize-trap=alignment,bounds)
+
 # jamba_cuda_sources(a.cu b_cuda.cc ...): files of this folder that belong to the backend.
 function(jamba_cuda_sources)
   list(TRANSFORM ARGN PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
@@ -48,6 +51,7 @@ endfunction()
 
 # One object by clang from a .cu file, with the given suffix and flags.
 function(jamba_emulate out source suffix)
+  get_filename_component(source ${source} ABSOLUTE)
   file(RELATIVE_PATH name ${CMAKE_SOURCE_DIR} ${source})
   set(object ${CMAKE_BINARY_DIR}/${suffix}/${name}.o)
   get_filename_component(folder ${object} DIRECTORY)
@@ -82,7 +86,7 @@ function(jamba_add_cuda_backends)
       set(objects)
       set(flags)
       if(variant STREQUAL "checked")
-        set(flags -fsanitize=thread,alignment,bounds -fsanitize-trap=alignment,bounds)
+        set(flags ${JAMBA_CHECK_FLAGS})
       endif()
       foreach(source ${sources})
         jamba_emulate(object ${source} ${variant} ${flags})

@@ -58,9 +58,19 @@ struct alignas(sizeof(T) * N) Pack {
   T v[N];
 };
 
+/// The memory at p as one Wide, which it must be aligned for. The emulation stops if it is not: on
+/// the CPU nothing else would notice.
+template <class Wide, class T>
+__device__ __forceinline__ Wide* as_wide(T* p) {
+#ifdef JAMBA_CUDA_IS_EMULATED
+  cuda_emulation::expect_aligned(p, alignof(Wide));
+#endif
+  return reinterpret_cast<Wide*>(p);
+}
+
 template <int N, class T>
 __device__ __forceinline__ void load_pack(float (&out)[N], const T* from) {
-  const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from);
+  const Pack<T, N> pack = *as_wide<const Pack<T, N>>(from);
 #pragma unroll
   for (int i = 0; i < N; ++i) out[i] = to_float(pack.v[i]);
 }
@@ -69,7 +79,7 @@ __device__ __forceinline__ void store_pack(T* to, const float (&values)[N]) {
   Pack<T, N> pack;
 #pragma unroll
   for (int i = 0; i < N; ++i) pack.v[i] = from_float<T>(values[i]);
-  *reinterpret_cast<Pack<T, N>*>(to) = pack;
+  *as_wide<Pack<T, N>>(to) = pack;
 }
 
 // --- functions ---

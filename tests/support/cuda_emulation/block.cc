@@ -1,4 +1,4 @@
-#include "block.h"
+#include "tests/support/cuda_emulation/block.h"
 
 #include <sys/mman.h>
 
@@ -9,10 +9,10 @@
 #include <numeric>
 #include <vector>
 
-#include "check.h"
-#include "cuda_emulation_device_api.h"
-#include "emulation.h"
-#include "fibers.h"
+#include "tests/support/cuda_emulation/check.h"
+#include "tests/support/cuda_emulation/emulation.h"
+#include "tests/support/cuda_emulation/fibers.h"
+#include "tests/support/cuda_emulation/include/cuda_emulation_device_api.h"
 
 // The bounds of the section that static shared memory lies in; the linker makes them.
 extern "C" {
@@ -190,6 +190,11 @@ void run_grid(const KernelCall& call, dim3 grid, dim3 dim, std::size_t shared_by
     go_on(b.host);
   }
   running.in_kernel = false;
+}
+
+void expect_aligned(const void* address, std::size_t alignment) {
+  if (reinterpret_cast<std::uintptr_t>(address) % alignment != 0)
+    fail("misaligned access: the address is no multiple of " + std::to_string(alignment));
 }
 
 void* dynamic_shared() { return block().dynamic_shared; }

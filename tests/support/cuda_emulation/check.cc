@@ -1,7 +1,7 @@
 // Checks of every memory access of kernels. They are compiled with -fsanitize=thread, which calls
 // the functions below at each access; ThreadSanitizer's own runtime is not there.
 
-#include "check.h"
+#include "tests/support/cuda_emulation/check.h"
 
 #include <cstdint>
 #include <cstdlib>
@@ -10,9 +10,9 @@
 #include <memory>
 #include <string>
 
-#include "block.h"
-#include "device_memory.h"
-#include "emulation.h"
+#include "tests/support/cuda_emulation/block.h"
+#include "tests/support/cuda_emulation/device_memory.h"
+#include "tests/support/cuda_emulation/emulation.h"
 
 extern "C" {
 extern char __start_cuda_emulation_shared[] __attribute__((weak));

@@ -1,4 +1,4 @@
-#include "device_memory.h"
+#include "tests/support/cuda_emulation/device_memory.h"
 
 #include <signal.h>
 #include <sys/mman.h>
@@ -14,8 +14,8 @@
 #include <mutex>
 #include <vector>
 
-#include "check.h"
-#include "emulation.h"
+#include "tests/support/cuda_emulation/check.h"
+#include "tests/support/cuda_emulation/emulation.h"
 
 namespace cuda_emulation {
 
@@ -46,6 +46,7 @@ struct Memory {
 };
 
 extern "C" void on_fault(int, siginfo_t* info, void*);
+extern "C" void on_trap(int);
 
 Memory& memory() {
   // Never destroyed: programs free device memory in their own static destructors.
@@ -65,6 +66,9 @@ Memory& memory() {
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigaction(SIGSEGV, &action, nullptr);
+    action = {};
+    action.sa_handler = on_trap;
+    sigaction(SIGILL, &action, nullptr);
     return made;
   }();
   return *all;
@@ -108,6 +112,9 @@ extern "C" void on_fault(int, siginfo_t* info, void*) {
   static_cast<void>(!write(STDERR_FILENO, text, std::strlen(text)));
   _exit(kFailure);
 }
+
+/// What the compiler's own checks of kernels end in (UBSan).
+extern "C" void on_trap(int) { fail("an index outside its array, or a misaligned access"); }
 
 /// A hole of at least so many bytes, or new memory at the end.
 char* take(Region& region, std::size_t size) {

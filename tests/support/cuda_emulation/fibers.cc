@@ -1,10 +1,10 @@
-#include "fibers.h"
+#include "tests/support/cuda_emulation/fibers.h"
 
 #include <sys/mman.h>
 
 #include <cstdint>
 
-#include "emulation.h"
+#include "tests/support/cuda_emulation/emulation.h"
 
 #ifndef __x86_64__
 #error "the CUDA emulation switches stacks on x86-64 only"

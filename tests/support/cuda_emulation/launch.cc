@@ -8,11 +8,11 @@
 #include <cstring>
 #include <map>
 
-#include "block.h"
-#include "check.h"
-#include "device_memory.h"
-#include "emulation.h"
-#include "streams.h"
+#include "tests/support/cuda_emulation/block.h"
+#include "tests/support/cuda_emulation/check.h"
+#include "tests/support/cuda_emulation/device_memory.h"
+#include "tests/support/cuda_emulation/emulation.h"
+#include "tests/support/cuda_emulation/streams.h"
 
 namespace cuda_emulation {
 

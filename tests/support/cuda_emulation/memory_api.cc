@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "check.h"
-#include "device_memory.h"
-#include "emulation.h"
-#include "streams.h"
+#include "tests/support/cuda_emulation/check.h"
+#include "tests/support/cuda_emulation/device_memory.h"
+#include "tests/support/cuda_emulation/emulation.h"
+#include "tests/support/cuda_emulation/streams.h"
 
 using namespace cuda_emulation;
 

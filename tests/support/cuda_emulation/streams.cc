@@ -1,4 +1,4 @@
-#include "streams.h"
+#include "tests/support/cuda_emulation/streams.h"
 
 #include <sched.h>
 
@@ -8,7 +8,7 @@
 #include <set>
 #include <vector>
 
-#include "emulation.h"
+#include "tests/support/cuda_emulation/emulation.h"
 
 struct cudaEvent_st {
   std::uint64_t num_recorded = 0;  // records issued

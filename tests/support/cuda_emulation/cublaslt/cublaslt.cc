@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "../emulation.h"
+#include "tests/support/cuda_emulation/emulation.h"
 
 using cuda_emulation::fail;
 

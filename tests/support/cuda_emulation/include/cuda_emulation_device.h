@@ -6,7 +6,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "cuda_emulation_device_api.h"
+#include "tests/support/cuda_emulation/include/cuda_emulation_device_api.h"
 
 // Static shared memory is one section of the program, filled with NaN before each block. Keep it
 // small: every block pays for that of all kernels. Large arrays belong into dynamic shared memory.

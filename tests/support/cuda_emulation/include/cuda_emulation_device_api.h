@@ -18,6 +18,8 @@ struct Site {
 };
 
 void* dynamic_shared();
+/// Stops the program unless the address is a multiple of `alignment`.
+void expect_aligned(const void* address, std::size_t alignment);
 void sync_threads(Site);
 enum class WarpOp { sync, shuffle, shuffle_up, shuffle_down, shuffle_xor, ballot };
 /// The lanes in `mask` meet; each gives a value and an operand, and gets its result.

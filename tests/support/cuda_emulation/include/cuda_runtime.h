@@ -164,5 +164,5 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
 }
 
 #ifdef __clang__
-#include "cuda_emulation_device.h"
+#include "tests/support/cuda_emulation/include/cuda_emulation_device.h"
 #endif

@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "../emulation.h"
-#include "../streams.h"
+#include "tests/support/cuda_emulation/emulation.h"
+#include "tests/support/cuda_emulation/streams.h"
 
 using cuda_emulation::fail;
 

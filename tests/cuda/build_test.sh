@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Builds a preset with nvcc and looks at the program: it links the CUDA libraries, and without a GPU it
+# says so and runs on the CPU.   usage: build_test.sh cuda|ptx
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+preset=$1
+readonly skipped=77
+
+if ! command -v nvcc >/dev/null; then
+  echo "SKIPPED: no nvcc here, so the preset $preset was not built"
+  exit "$skipped"
+fi
+
+fail() {
+  echo "FAIL: $*" >&2
+  exit 1
+}
+
+seconds=$SECONDS
+# The flags of the preset ci, so that ccache has the objects that do not know of CUDA.
+cmake --preset "$preset" -DJAMBA_WERROR=ON >/dev/null
+cmake --build "build/$preset" --parallel 2 | tail -n 1
+echo "built in $((SECONDS - seconds)) s"
+
+jamba=build/$preset/jamba
+for library in libcublasLt libnccl; do
+  ldd "$jamba" | grep -q "$library" || fail "$jamba does not link $library"
+done
+if [[ $preset == ptx ]]; then
+  ldd "$jamba" | grep -q libcudart || fail "$jamba does not link a shared CUDA runtime"
+fi
+ldd "$jamba" | grep "not found" && fail "$jamba misses libraries"
+
+doctor=$("$jamba" doctor) || fail "doctor"
+for library in 'CUDA runtime' cuBLASLt NCCL; do
+  grep -q "$library" <<<"$doctor" || fail "doctor does not name $library: $doctor"
+done
+if grep -q 'no device' <<<"$doctor"; then
+  code=0
+  message=$("$jamba" verify tests/goldens/op_mamba train.device=cuda 2>&1) || code=$?
+  [[ $code -eq 2 && $message == *"device cuda"* ]] || fail "train.device=cuda ended with $code: $message"
+  "$jamba" verify tests/goldens/op_mamba | grep -q "all within tolerance" || fail "verify on the CPU"
+fi
