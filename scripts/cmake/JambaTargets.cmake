@@ -2,10 +2,11 @@
 
 add_library(jamba_flags INTERFACE)
 target_include_directories(jamba_flags INTERFACE ${CMAKE_SOURCE_DIR})
-target_compile_options(jamba_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion
-                                             -Wno-sign-conversion)
+target_compile_options(
+  jamba_flags INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wconversion;-Wno-sign-conversion>")
 if(JAMBA_WERROR)
-  target_compile_options(jamba_flags INTERFACE -Werror)
+  target_compile_options(jamba_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>
+                                               $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
 endif()
 if(JAMBA_SANITIZE)
   target_compile_options(jamba_flags INTERFACE -fsanitize=${JAMBA_SANITIZE}

@@ -20,7 +20,7 @@ std::uint32_t random_below(std::uint32_t n);
 inline constexpr int kFailure = 86;
 
 /// Work of a library in a stream's order: called again and again, in between other streams' work,
-/// until it returns true. It must not block; device memory is open to it.
+/// until it returns true. It must not block.
 void enqueue(cudaStream_t, const char* name, std::function<bool()> poll);
 
 /// fail() unless the bytes lie within one live allocation of a device.

@@ -99,6 +99,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const KernelCall& call) {
     fail("launch with " + std::to_string(shared) + " bytes of dynamic shared memory; " +
          std::to_string(limit) + " are allowed (cudaFuncSetAttribute)");
   issue(config.stream, "kernel", [=] {
+    const DeviceAccess access;
     run_grid(call, grid, block, shared);
     return true;
   });

@@ -87,7 +87,6 @@ bool make_progress() {
     if (!stream->queue.empty() && can_run(stream->queue.front())) ready.push_back(stream);
   }
   if (ready.empty()) return false;
-  const DeviceAccess access;
   // From a random one on: one that waits for another process must not hold up the rest.
   const std::size_t first = random_below(static_cast<std::uint32_t>(ready.size()));
   for (std::size_t i = 0; i < ready.size(); ++i) {

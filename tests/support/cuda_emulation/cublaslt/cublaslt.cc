@@ -299,6 +299,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t op, const v
                   *static_cast<const float*>(alpha),
                   *static_cast<const float*>(beta)};
   cuda_emulation::enqueue(stream, "cublasLtMatmul", [call] {
+    const cuda_emulation::DeviceAccess access;
     multiply(call);
     return true;
   });

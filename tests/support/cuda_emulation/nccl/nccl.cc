@@ -83,7 +83,7 @@ int count_of(std::size_t bytes, ncclDataType_t type) {
   return static_cast<int>(bytes / bytes_of(type));
 }
 
-/// Sends and posts what a call needs. Device memory is open.
+/// Sends and posts what a call needs.
 void begin(const ncclComm& c, Call& call) {
   if (call.send != nullptr) {
     cuda_emulation::expect_device_range(call.send, call.send_bytes, "NCCL: sent");
@@ -139,6 +139,7 @@ void issue(ncclComm_t c) {
   cuda_emulation::enqueue(c->stream, "NCCL", [c, calls, begun] {
     if (c->aborted) return true;
     if (!*begun) {
+      const cuda_emulation::DeviceAccess access;
       for (Call& call : *calls) begin(*c, call);
       *begun = true;
     }
@@ -147,6 +148,7 @@ void issue(ncclComm_t c) {
       check(PMPI_Test(&call.request, &done, MPI_STATUS_IGNORE), "waiting");
       if (done == 0) return false;
     }
+    const cuda_emulation::DeviceAccess access;
     for (const Call& call : *calls) end(call);
     return true;
   });
