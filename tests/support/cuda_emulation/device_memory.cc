@@ -41,7 +41,9 @@ struct Region {
 
 struct Memory {
   std::vector<Region> regions;
-  int open = 0;  // DeviceAccess objects alive
+  int open = 0;   // DeviceAccess objects alive
+  int holds = 0;  // HoldOpen objects alive
+  bool is_open = false;
   std::recursive_mutex mutex;
 };
 
@@ -78,6 +80,13 @@ void protect(int access) {
   for (const Region& region : memory().regions) {
     if (region.used > 0) mprotect(region.base, region.used, access);
   }
+}
+
+void close_if_unused() {
+  Memory& m = memory();
+  if (!m.is_open || m.open > 0 || m.holds > 0) return;
+  protect(PROT_NONE);
+  m.is_open = false;
 }
 
 /// Of a device that `address` belongs to.
@@ -131,7 +140,7 @@ char* take(Region& region, std::size_t size) {
   const std::size_t left = static_cast<std::size_t>(region.base + region.used - begin) - size;
   if (left > 0) region.holes.emplace(begin + size, left);
   mprotect(begin, static_cast<std::size_t>(region.base + region.used - begin),
-           memory().open > 0 ? PROT_READ | PROT_WRITE : PROT_NONE);
+           memory().is_open ? PROT_READ | PROT_WRITE : PROT_NONE);
   return begin;
 }
 
@@ -233,12 +242,23 @@ void expect_written(const void* data, std::size_t bytes, const char* what) {
 
 DeviceAccess::DeviceAccess() {
   memory().mutex.lock();
-  if (memory().open++ == 0) protect(PROT_READ | PROT_WRITE);
+  ++memory().open;
+  if (memory().is_open) return;
+  protect(PROT_READ | PROT_WRITE);
+  memory().is_open = true;
 }
 
 DeviceAccess::~DeviceAccess() {
-  if (--memory().open == 0) protect(PROT_NONE);
+  --memory().open;
+  close_if_unused();
   memory().mutex.unlock();
+}
+
+HoldOpen::HoldOpen() { ++memory().holds; }
+
+HoldOpen::~HoldOpen() {
+  --memory().holds;
+  close_if_unused();
 }
 
 }  // namespace cuda_emulation

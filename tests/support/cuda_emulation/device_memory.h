@@ -23,4 +23,13 @@ std::size_t bytes_in_all();
 /// JAMBA_EMULATED_DEVICES, 1 if it is not set.
 int num_devices();
 
+/// While it lives, device memory that was opened stays open: closing it costs a system call.
+class HoldOpen {
+ public:
+  HoldOpen();
+  ~HoldOpen();
+  HoldOpen(const HoldOpen&) = delete;
+  HoldOpen& operator=(const HoldOpen&) = delete;
+};
+
 }  // namespace cuda_emulation

@@ -8,6 +8,7 @@
 #include <set>
 #include <vector>
 
+#include "tests/support/cuda_emulation/device_memory.h"
 #include "tests/support/cuda_emulation/emulation.h"
 
 struct cudaEvent_st {
@@ -59,13 +60,15 @@ bool can_run(const Work& work) {
   return work.awaited == nullptr || work.awaited->num_reached >= work.record;
 }
 
+bool step();
+
 template <class Done>
 void run_until(const Done& done) {
   const std::scoped_lock lock(streams().mutex);
   if (done()) return;
   const DeviceAccess access;
   while (!done()) {
-    if (make_progress()) continue;
+    if (step()) continue;
     bool polls = false;
     std::string waiting;
     for (const cudaStream_t stream : streams().live) {
@@ -80,8 +83,10 @@ void run_until(const Done& done) {
 
 }  // namespace
 
-bool make_progress() {
-  const std::scoped_lock lock(streams().mutex);
+namespace {
+
+/// Does one piece of work, if there is any that can be done.
+bool step() {
   std::vector<cudaStream_t> ready;
   for (const cudaStream_t stream : streams().live) {
     if (!stream->queue.empty() && can_run(stream->queue.front())) ready.push_back(stream);
@@ -96,6 +101,15 @@ bool make_progress() {
     return true;
   }
   return false;
+}
+
+}  // namespace
+
+void make_progress() {
+  const std::scoped_lock lock(streams().mutex);
+  const HoldOpen hold;
+  constexpr int kMostPieces = 256;
+  for (int i = 0; i < kMostPieces && step(); ++i) continue;
 }
 
 void issue(cudaStream_t stream, std::string name, std::function<bool()> work) {

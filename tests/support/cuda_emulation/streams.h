@@ -15,8 +15,8 @@ void issue(cudaStream_t, std::string name, std::function<bool()> work);
 /// Runs work of any streams until this one, or all of them, have none left.
 void drain(cudaStream_t);
 void drain_all();
-/// Runs a piece of work of some stream, if any can run.
-bool make_progress();
+/// Does some of what can be done, of any streams.
+void make_progress();
 bool is_idle(cudaStream_t);
 
 }  // namespace cuda_emulation
