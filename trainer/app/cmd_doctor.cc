@@ -59,7 +59,7 @@ void show_threads(const MpiSession& mpi) {
 void show_matmul_rate(const ChosenDevice& chosen, Stream& stream) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     say("matmul", fmt::format("{}: {:.0f} GFLOP/s a rank on {}", dtype_name(dtype),
-                              measure_peak_gflops(stream, dtype), chosen.words));
+                              measure_peak_gflops(stream, dtype), describe(chosen.device)));
   }
 }
 
