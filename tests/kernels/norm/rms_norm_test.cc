@@ -66,7 +66,8 @@ OpCase rms_norm_case(const Dims& dims, DType dtype) {
 }
 
 TEST(RmsNorm, MatchesReferenceForwardAndBackward) {
-  for (const Dims& dims : {Dims{1, 1}, Dims{3, 7}, Dims{33, 24}, Dims{2, 67}}) {
+  // 514 tokens: a block of the CUDA backward takes more than one row.
+  for (const Dims& dims : {Dims{1, 1}, Dims{3, 7}, Dims{33, 24}, Dims{2, 67}, Dims{514, 3}}) {
     check_op(rms_norm_case(dims, DType::f32));
     check_op(rms_norm_case(dims, DType::bf16));
   }
