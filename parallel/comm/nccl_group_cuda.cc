@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <deque>
 #include <numeric>
+#include <optional>
 #include <thread>
 
 #include "kernels/core/cuda/check.h"
@@ -73,13 +74,16 @@ class Channel {
     group.broadcast(host, Tensor(id.internal, DType::u8, {NCCL_UNIQUE_ID_BYTES}), 0);
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    check(ncclCommInitRankConfig(&comm_, group.size(), id, group.rank(), &config), "starting");
-    settle("starting");
+    try {
+      check(ncclCommInitRankConfig(&comm_, group.size(), id, group.rank(), &config), "starting");
+      settle("starting");
+    } catch (...) {
+      abort();
+      throw;
+    }
   }
   ~Channel() {
-    if (comm_ == nullptr) return;
-    // Others may be gone or blocked: what they have not done is not waited for.
-    static_cast<void>(broken_ ? ncclCommAbort(comm_) : ncclCommDestroy(comm_));
+    if (comm_ != nullptr) static_cast<void>(ncclCommDestroy(comm_));
   }
   Channel(const Channel&) = delete;
   Channel& operator=(const Channel&) = delete;
@@ -90,30 +94,65 @@ class Channel {
   /// Calls of one operation, issued as one.
   template <class F>
   void issue(const std::string& what, F&& f) {
+    if (comm_ == nullptr)
+      throw CommError(fmt::format("{} over {} ({}): the group is unusable after an error", what,
+                                  group_.axis(), purpose_));
     check(ncclGroupStart(), what);
-    f();
+    try {
+      f();
+    } catch (...) {
+      static_cast<void>(ncclGroupEnd());  // or later calls would still belong to it
+      throw;
+    }
     check(ncclGroupEnd(), what);
     settle(what);
   }
   void check(ncclResult_t result, const std::string& what) {
     if (result == ncclSuccess || result == ncclInProgress) return;
-    broken_ = true;
     throw CommError(fmt::format("{} over {} ({}): NCCL: {}", what, group_.axis(), purpose_,
                                 ncclGetErrorString(result)));
   }
-  /// Throws if something went wrong in the background.
-  void look(const std::string& what) {
-    ncclResult_t state = ncclSuccess;
-    check(ncclCommGetAsyncError(comm_, &state), what);
-    check(state, what);
+
+  /// An operation was issued, whose turn comes at `ready` and which ends at `done`.
+  void track(std::shared_ptr<Event> ready, std::shared_ptr<Event> done, std::string what) {
+    in_flight_.push_back({std::move(ready), std::move(done), std::move(what), {}});
   }
-  [[noreturn]] void fail_timeout(const std::string& what, double seconds) {
-    broken_ = true;
-    throw CommError(fmt::format("{} over {} ({}): waited {:.1f} s for other ranks", what,
-                                group_.axis(), purpose_, seconds));
+  /// Operations end in the order in which they were issued.
+  void drop_finished() {
+    while (!in_flight_.empty() && in_flight_.front().done->reached()) in_flight_.pop_front();
+  }
+  /// Ends what is in flight, whoever has not come to it, and the channel.
+  void abort() noexcept {
+    if (comm_ != nullptr) static_cast<void>(ncclCommAbort(comm_));
+    comm_ = nullptr;
+    in_flight_.clear();
+  }
+  /// Throws if something went wrong in the background, or other ranks do not come.
+  void look() {
+    drop_finished();
+    if (in_flight_.empty()) return;
+    InFlight& first = in_flight_.front();
+    ncclResult_t state = ncclSuccess;
+    check(ncclCommGetAsyncError(comm_, &state), first.what);
+    check(state, first.what);
+    // What this rank's device still computes before it is not waiting for others.
+    if (!first.begin && first.ready->reached()) first.begin = Clock::now();
+    const double limit = group_.guards().timeout_seconds;
+    if (limit > 0 && first.begin && seconds_since(*first.begin) > limit)
+      fail_timeout(first.what, limit);
   }
 
  private:
+  struct InFlight {
+    std::shared_ptr<Event> ready, done;
+    std::string what;
+    std::optional<Clock::time_point> begin;  // when it was first seen to be ready
+  };
+
+  [[noreturn]] void fail_timeout(const std::string& what, double seconds) {
+    throw CommError(fmt::format("{} over {} ({}): waited {:.1f} s for other ranks", what,
+                                group_.axis(), purpose_, seconds));
+  }
   /// Calls return before they have taken effect; the next may only come after.
   void settle(const std::string& what) {
     const Clock::time_point begin = Clock::now();
@@ -131,15 +170,7 @@ class Channel {
   const char* purpose_;
   Stream stream_;
   ncclComm_t comm_ = nullptr;
-  bool broken_ = false;
-};
-
-/// An operation that the host may still have to wait for.
-struct InFlight {
-  std::shared_ptr<Event> done;
-  Channel* channel;
-  std::string what;
-  Clock::time_point begin;
+  std::deque<InFlight> in_flight_;
 };
 
 class NcclOperation final : public RunningOperation {
@@ -159,7 +190,7 @@ struct Piece {
   std::int64_t bytes;
 };
 
-class NcclGroup final : public DeviceGroup {
+class NcclGroup final : public DeviceGroup, private WaitWatcher {
  public:
   NcclGroup(Communicator& group, Stream& stream, Messages messages)
       : group_(group), collectives_(group, stream.device(), "collectives") {
@@ -171,12 +202,21 @@ class NcclGroup final : public DeviceGroup {
 
   std::unique_ptr<RunningOperation> start(Stream& stream, const Operation& op) override {
     Channel& channel = channel_of(op);
-    watch(stream);
+    // While the host waits for this stream, it looks after what other ranks may never do.
+    watch_waits(stream, as_watcher_);
+    for_each_channel([](Channel& c) { c.drop_finished(); });
     channel.stream().wait_for(stream);
-    carry_out(channel, op);
+    const std::shared_ptr<Event> ready = free_event();
+    ready->record(channel.stream());
+    try {
+      carry_out(channel, op);
+    } catch (const CommError&) {
+      give_up();
+      throw;
+    }
     const std::shared_ptr<Event> done = free_event();
     done->record(channel.stream());
-    in_flight_.push_back({done, &channel, op.describe(), Clock::now()});
+    channel.track(ready, done, op.describe());
     return std::make_unique<NcclOperation>(stream, done);
   }
 
@@ -189,31 +229,25 @@ class NcclGroup final : public DeviceGroup {
     return up ? *up_ : *down_;
   }
 
-  /// Operations that have ended leave, and their events are used again.
+  template <class F>
+  void for_each_channel(F&& f) {
+    for (Channel* const channel : {&collectives_, up_.get(), down_.get()})
+      if (channel != nullptr) f(*channel);
+  }
+
+  void look() override {
+    for_each_channel([](Channel& c) { c.look(); });
+  }
+  void give_up() noexcept override {
+    for_each_channel([](Channel& c) { c.abort(); });
+  }
+
+  /// One that nobody looks at any more.
   std::shared_ptr<Event> free_event() {
-    drop_finished();
     for (const std::shared_ptr<Event>& event : events_) {
       if (event.use_count() == 1) return event;
     }
     return events_.emplace_back(std::make_shared<Event>());
-  }
-  void drop_finished() {
-    std::erase_if(in_flight_, [](const InFlight& f) { return f.done->reached(); });
-  }
-
-  /// While the host waits for this stream, it looks after what other ranks may never do.
-  void watch(Stream& stream) {
-    if (watched_ == &stream) return;
-    watched_ = &stream;
-    watch_waits(stream, look_);
-  }
-  void look() {
-    drop_finished();
-    for (const InFlight& f : in_flight_) {
-      f.channel->look(f.what);
-      const double limit = group_.guards().timeout_seconds;
-      if (limit > 0 && seconds_since(f.begin) > limit) f.channel->fail_timeout(f.what, limit);
-    }
   }
 
   void send(Channel& c, const Piece& piece, int to) {
@@ -241,10 +275,15 @@ class NcclGroup final : public DeviceGroup {
     });
   }
 
+  /// Memory that grows stays: freeing it would wait for all of the device, so also for operations
+  /// that other ranks only come to after this one. Doubling bounds what stays by what is in use.
   char* scratch(std::int64_t bytes) {
-    if (scratch_.bytes() < bytes)
-      scratch_ = Buffer(bytes, collectives_.stream().device(), Fill::untouched);
-    return static_cast<char*>(scratch_.data());
+    if (scratch_.empty() || scratch_.back().bytes() < bytes) {
+      const std::int64_t twice = scratch_.empty() ? 0 : 2 * scratch_.back().bytes();
+      scratch_.emplace_back(std::max(bytes, twice), collectives_.stream().device(),
+                            Fill::untouched);
+    }
+    return static_cast<char*>(scratch_.back().data());
   }
 
   /// out = this rank's slice of the sum; slice(r) of x is what rank r sums.
@@ -350,14 +389,13 @@ class NcclGroup final : public DeviceGroup {
   }
 
   Communicator& group_;
+  // Freeing them waits for the device, so the channels go first.
+  std::vector<Buffer> scratch_;  // of collectives, which run one after the other; the last is used
+  std::vector<std::shared_ptr<Event>> events_;
   Channel collectives_;
   std::unique_ptr<Channel> up_, down_;
-  Buffer scratch_;  // of collectives, which run one after the other
-  std::vector<std::shared_ptr<Event>> events_;
-  std::deque<InFlight> in_flight_;
-  const Stream* watched_ = nullptr;  // the last one; not to be used, it may be gone
-  const std::shared_ptr<const std::function<void()>> look_ =
-      std::make_shared<const std::function<void()>>([this] { look(); });
+  const std::shared_ptr<WaitWatcher> as_watcher_{static_cast<WaitWatcher*>(this),
+                                                 [](WaitWatcher*) {}};
 };
 
 }  // namespace

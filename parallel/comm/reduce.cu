@@ -8,7 +8,7 @@ namespace jamba::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kLevels = 10;  // 2^10 ranks
+constexpr int kLevels = 10;  // below 2^10 ranks
 
 /// A binary counter: level l holds the sum of 2^l neighbours while bit l of the number of parts so
 /// far is set.

@@ -44,13 +44,15 @@ class NativeStream final : public BackendState {
       const cudaError_t state = cudaStreamQuery(stream_.get());
       if (state == cudaSuccess) return;
       if (state != cudaErrorNotReady) JAMBA_CUDA_CHECK(state);
-      for (const auto& watcher : watchers_) (*watcher.lock())();
+      look();
       std::this_thread::yield();
     }
     JAMBA_CUDA_CHECK(cudaStreamSynchronize(stream_.get()));
   }
-  void watch(std::weak_ptr<const std::function<void()>> look) {
-    watchers_.push_back(std::move(look));
+  void watch(std::weak_ptr<WaitWatcher> added) {
+    for (const auto& watcher : watchers_)
+      if (!watcher.owner_before(added) && !added.owner_before(watcher)) return;
+    watchers_.push_back(std::move(added));
   }
   cudaStream_t handle() const { return stream_.get(); }
   const cudaDeviceProp& properties() const { return properties_; }
@@ -65,10 +67,19 @@ class NativeStream final : public BackendState {
   using Handle = UniqueHandle<cudaStream_t, destroy_stream>;
   using EventHandle = UniqueHandle<cudaEvent_t, destroy_event>;
 
+  void look() {
+    try {
+      for (const auto& watcher : watchers_) watcher.lock()->look();
+    } catch (...) {
+      for (const auto& watcher : watchers_) watcher.lock()->give_up();
+      throw;
+    }
+  }
+
   Handle stream_;
   EventHandle event_;
   cudaDeviceProp properties_{};
-  std::vector<std::weak_ptr<const std::function<void()>>> watchers_;
+  std::vector<std::weak_ptr<WaitWatcher>> watchers_;
 };
 
 NativeStream& native_stream(Stream& stream) {
@@ -168,8 +179,8 @@ std::unique_ptr<BackendState> make_stream(int index, StreamPriority priority) {
   return std::make_unique<NativeStream>(index, priority);
 }
 
-void watch_waits(Stream& stream, std::weak_ptr<const std::function<void()>> look) {
-  native_stream(stream).watch(std::move(look));
+void watch_waits(Stream& stream, std::weak_ptr<WaitWatcher> watcher) {
+  native_stream(stream).watch(std::move(watcher));
 }
 
 void synchronize(Stream& stream) { native_stream(stream).wait(); }
