@@ -5,9 +5,12 @@
 #include <nccl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <random>
 #include <string>
@@ -21,6 +24,7 @@ using cuda_emulation::fail;
 namespace {
 
 constexpr int kCreateTag = 77;
+constexpr int kSignature = 5;
 
 void check(int code, const char* what) {
   if (code != MPI_SUCCESS) fail(std::string("NCCL's twin: MPI fails at ") + what);
@@ -53,6 +57,8 @@ struct Call {
   ncclRedOp_t op = ncclSum;
   int peer = -1;
   // While it runs.
+  std::vector<std::int64_t> asked{};  // by each rank: kSignature numbers
+  bool agreed = false;
   std::vector<char> from{}, to{};
   MPI_Request request = MPI_REQUEST_NULL;
 };
@@ -81,6 +87,28 @@ Group& group() {
 
 int count_of(std::size_t bytes, ncclDataType_t type) {
   return static_cast<int>(bytes / bytes_of(type));
+}
+
+bool is_message(const Call& call) { return call.kind <= Kind::receive; }
+
+/// Ranks tell each other what they ask for: the real one does not, and hangs or mixes up data where
+/// they do not ask for the same.
+void compare(const ncclComm& c, Call& call) {
+  call.asked.resize(static_cast<std::size_t>(c.size) * kSignature);
+  const std::array<std::int64_t, kSignature> mine = {
+      static_cast<std::int64_t>(call.kind), static_cast<std::int64_t>(call.receive_bytes),
+      static_cast<std::int64_t>(call.type), static_cast<std::int64_t>(call.op), call.peer};
+  std::copy(mine.begin(), mine.end(), call.asked.begin() + c.rank * kSignature);
+  check(MPI_Iallgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, call.asked.data(), kSignature,
+                       MPI_INT64_T, c.comm, &call.request),
+        "comparing");
+}
+void expect_agreement(const ncclComm& c, const Call& call) {
+  for (int r = 1; r < c.size; ++r) {
+    if (!std::equal(call.asked.begin(), call.asked.begin() + kSignature,
+                    call.asked.begin() + r * kSignature))
+      fail("NCCL: ranks 0 and " + std::to_string(r) + " do not ask for the same collective");
+  }
 }
 
 /// Sends and posts what a call needs.
@@ -131,6 +159,28 @@ void end(const Call& call) {
   cuda_emulation::mark_written(call.receive, call.receive_bytes);
 }
 
+/// Whether the call's data is there. One that has ended may be asked again.
+bool has_ended(const ncclComm& c, Call& call) {
+  const bool pending = call.request != MPI_REQUEST_NULL;
+  int done = 0;
+  MPI_Status status;
+  check(PMPI_Test(&call.request, &done, &status), "waiting");
+  if (done == 0) return false;
+  if (call.kind == Kind::receive && pending) {
+    int count = 0;
+    check(MPI_Get_count(&status, MPI_BYTE, &count), "counting");
+    if (static_cast<std::size_t>(count) != call.receive_bytes)
+      fail("NCCL: rank " + std::to_string(call.peer) + " sends " + std::to_string(count) +
+           " bytes where " + std::to_string(call.receive_bytes) + " are received");
+  }
+  if (is_message(call) || call.agreed) return true;
+  expect_agreement(c, call);
+  call.agreed = true;
+  const cuda_emulation::DeviceAccess access;
+  begin(c, call);
+  return false;
+}
+
 /// A group's calls of one communicator, as one piece of a stream's work.
 void issue(ncclComm_t c) {
   const auto calls = std::make_shared<std::vector<Call>>(std::move(c->issued));
@@ -140,13 +190,11 @@ void issue(ncclComm_t c) {
     if (c->aborted) return true;
     if (!*begun) {
       const cuda_emulation::DeviceAccess access;
-      for (Call& call : *calls) begin(*c, call);
+      for (Call& call : *calls) is_message(call) ? begin(*c, call) : compare(*c, call);
       *begun = true;
     }
     for (Call& call : *calls) {
-      int done = 0;
-      check(PMPI_Test(&call.request, &done, MPI_STATUS_IGNORE), "waiting");
-      if (done == 0) return false;
+      if (!has_ended(*c, call)) return false;
     }
     const cuda_emulation::DeviceAccess access;
     for (const Call& call : *calls) end(call);
@@ -159,6 +207,8 @@ ncclResult_t add(ncclComm_t c, cudaStream_t stream, Call call) {
   if (c == nullptr || c->comm == MPI_COMM_NULL) fail("NCCL: a communicator that is not ready");
   if (c->stream != nullptr && c->stream != stream)
     fail("NCCL: one communicator on two streams in a group");
+  if (std::max(call.send_bytes, call.receive_bytes) > std::numeric_limits<int>::max())
+    fail("NCCL: more bytes than the twin can send at once");
   if (call.peer >= c->size || (call.kind <= Kind::receive && call.peer < 0))
     fail("NCCL: rank " + std::to_string(call.peer) + " of " + std::to_string(c->size));
   if (call.send != nullptr)
@@ -246,6 +296,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t c) {
 
 ncclResult_t ncclCommAbort(ncclComm_t c) {
   c->aborted = true;
+  if (c->comm == MPI_COMM_NULL && c->rank == 0) std::filesystem::remove_all(c->folder);
   return ncclSuccess;
 }
 
