@@ -131,19 +131,6 @@ __device__ __forceinline__ void store_row(T* row, const float4 (&sums)[kHeadDim 
   }
 }
 
-/// Over the 8 columns of a row group, which are consecutive lanes.
-__device__ __forceinline__ float columns_sum(float x) {
-#pragma unroll
-  for (int step = kColumns / 2; step > 0; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
-  return x;
-}
-__device__ __forceinline__ float columns_max(float x) {
-#pragma unroll
-  for (int step = kColumns / 2; step > 0; step /= 2)
-    x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
-  return x;
-}
-
 /// The first key that any of the queries [first, first + kRows) sees; a large number if there are
 /// none. Each warp finds it for itself.
 template <int kRows>

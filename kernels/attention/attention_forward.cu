@@ -2,6 +2,7 @@
 // cuDNN's). One block a tile of queries and head; keys pass by in tiles.
 
 #include "kernels/attention/attention.cuh"
+#include "kernels/core/cuda/reduce.cuh"
 
 namespace jamba::cuda {
 
@@ -77,7 +78,7 @@ __global__ void __launch_bounds__(kThreads, 2)
         scores[r][j] = visible ? scores[r][j] * factor : -INFINITY;
         most = fmaxf(most, scores[r][j]);
       }
-      most = columns_max(most);
+      most = warp_max<kColumns>(most);
       const float shrink = exp2_approx(max[r] - most);
       max[r] = most;
       float added = 0.0f;
@@ -87,7 +88,7 @@ __global__ void __launch_bounds__(kThreads, 2)
         weights[(group * R + r) * kWeightStride + column + kColumns * j] = weight;
         added += weight;
       }
-      sum[r] = fmaf(sum[r], shrink, columns_sum(added));
+      sum[r] = fmaf(sum[r], shrink, warp_sum<kColumns>(added));
 #pragma unroll
       for (int j = 0; j < kHeadDim / 32; ++j) {
         sums[r][j].x *= shrink;

@@ -2,19 +2,17 @@
 
 #include <omp.h>
 
-#include <chrono>
-#include <limits>
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include "kernels/core/backend.h"
 #include "kernels/core/memory.h"
 #include "kernels/core/rng.h"
+#include "kernels/linear/best_time.h"
 
 namespace jamba {
 namespace {
 
 constexpr std::int64_t kSize = 1536;
-constexpr double kSeconds = 0.2;
 
 /// oneDNN takes the number of threads from OpenMP's setting for the calling thread.
 class ThreadCount {
@@ -46,7 +44,6 @@ void fill(Tensor matrix) {
 /// 0 where oneDNN has no product of this dtype.
 double best_gflops(DType dtype) {
   using dnnl::memory;
-  using Clock = std::chrono::steady_clock;
   const auto type = dtype == DType::f32 ? memory::data_type::f32 : memory::data_type::bf16;
   const memory::desc square({kSize, kSize}, type, memory::format_tag::ab);
   const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -68,18 +65,7 @@ double best_gflops(DType dtype) {
                              {DNNL_ARG_DST, memory(square, engine, y.data())}});
     stream.wait();
   };
-  const auto seconds_since = [](Clock::time_point begin) {
-    return std::chrono::duration<double>(Clock::now() - begin).count();
-  };
-  run();  // the first makes the kernels
-  double best = std::numeric_limits<double>::infinity();
-  const Clock::time_point start = Clock::now();
-  do {
-    const Clock::time_point begin = Clock::now();
-    run();
-    best = std::min(best, seconds_since(begin));
-  } while (seconds_since(start) < kSeconds);
-  return 2.0 * kSize * kSize * kSize / best * 1e-9;
+  return 2.0 * kSize * kSize * kSize / best_seconds(run) * 1e-9;
 }
 
 }  // namespace

@@ -1,18 +1,15 @@
 #include <algorithm>
-#include <chrono>
-#include <limits>
 
 #include "kernels/core/cuda/stream_cuda.h"
 #include "kernels/core/memory.h"
+#include "kernels/linear/best_time.h"
 #include "kernels/linear/peak_rate.h"
 #include "kernels/linear/product_cuda.h"
 
 namespace jamba::cuda {
 
 double measure_peak_gflops(Stream& stream, DType dtype) {
-  using Clock = std::chrono::steady_clock;
-  constexpr double kSeconds = 0.2;
-  constexpr int kProducts = 4;  // between two looks at the clock
+  constexpr int kProducts = 4;  // in one timing
   // Large enough for every multiprocessor to have several tiles.
   const std::int64_t size =
       std::min<std::int64_t>(8192, 64 * properties(stream).multiProcessorCount);
@@ -26,19 +23,8 @@ double measure_peak_gflops(Stream& stream, DType dtype) {
     }
     stream.synchronize();
   };
-  const auto seconds_since = [](Clock::time_point begin) {
-    return std::chrono::duration<double>(Clock::now() - begin).count();
-  };
-  run();  // the first chooses the kernel
-  double best = std::numeric_limits<double>::infinity();
-  const Clock::time_point start = Clock::now();
-  do {
-    const Clock::time_point begin = Clock::now();
-    run();
-    best = std::min(best, seconds_since(begin));
-  } while (seconds_since(start) < kSeconds);
   const auto n = static_cast<double>(size);
-  return kProducts * 2.0 * n * n * n / best * 1e-9;
+  return kProducts * 2.0 * n * n * n / best_seconds(run) * 1e-9;
 }
 
 }  // namespace jamba::cuda

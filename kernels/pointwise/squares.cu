@@ -2,6 +2,7 @@
 // meet in integers (ExactSum), so their order does not matter.
 
 #include "kernels/core/cuda/launch.cuh"
+#include "kernels/core/cuda/reduce.cuh"
 #include "kernels/pointwise/pointwise.h"
 
 namespace jamba::cuda {
@@ -54,8 +55,7 @@ __global__ void __launch_bounds__(kThreads)
       const double v = at < n ? static_cast<double>(to_float(x[at])) : 0.0;
       sum = fma(v, v, sum);
     }
-#pragma unroll
-    for (int step = kWarp / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
+    sum = warp_sum(sum);
     if (lane == 0) add_exactly(mine, sum);
   }
   __syncthreads();

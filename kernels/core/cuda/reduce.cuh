@@ -5,15 +5,19 @@
 
 namespace jamba::cuda {
 
-/// The sum of all 32 lanes, on each of them. Butterflies: every lane adds the same pairs.
-__device__ __forceinline__ float warp_sum(float x) {
+/// The sum of kLanes neighbouring lanes, a power of two, on each of them. Butterflies: every lane
+/// adds the same pairs.
+template <int kLanes = kWarp, class T>
+__device__ __forceinline__ T warp_sum(T x) {
 #pragma unroll
-  for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
+  for (int step = kLanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
   return x;
 }
+template <int kLanes = kWarp>
 __device__ __forceinline__ float warp_max(float x) {
 #pragma unroll
-  for (int step = kWarp / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
+  for (int step = kLanes / 2; step > 0; step /= 2)
+    x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
   return x;
 }
 
