@@ -57,25 +57,7 @@ cmp "$dir/text1" "$dir/text2" || fail "the same seed gave another text"
   --max-tokens 1000 | grep -q "ppl" || fail "eval"
 
 # TERM to the launcher: every rank saves, the job ends with 85, and the same command continues.
-sed "s|RUN|$dir|g" >"$dir/run.yaml" <<'YAML'
-run_dir: RUN/run
-model:
-  vocab_size: 259
-  hidden_size: 32
-  intermediate_size: 48
-  num_hidden_layers: 2
-  num_attention_heads: 2
-  num_key_value_heads: 1
-  num_experts: 4
-  attn_layer_period: 2
-  attn_layer_offset: 1
-data:
-  tokenizer: bytes
-  seq_len: 64
-  sources: [{name: stories, train: RUN/demo/data/stories.train.h5, validation: RUN/demo/data/stories.validation.h5}]
-train: {steps: 100000, micro_batch_size: 1, peak_gflops: 1, threads: 1}
-eval: {max_tokens: 1k}
-YAML
+sed "s|RUN|$dir|g" "$here/tests/app/tiny_run.yaml" >"$dir/run.yaml"
 "$here/scripts/launch" -n 2 --timeout 100 -- "$jamba" train "$dir/run.yaml" >"$dir/train.log" 2>&1 &
 job=$!
 for _ in $(seq 1 200); do

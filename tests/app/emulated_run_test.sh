@@ -15,35 +15,18 @@ fail() {
 }
 
 "$jamba" demo --run-dir "$dir/demo" --steps 1 >/dev/null
-sed "s|RUN|$dir|g" >"$dir/run.yaml" <<'YAML'
-model:
-  vocab_size: 259
-  hidden_size: 32
-  intermediate_size: 48
-  num_hidden_layers: 2
-  num_attention_heads: 2
-  num_key_value_heads: 1
-  num_experts: 4
-  attn_layer_period: 2
-  attn_layer_offset: 1
-data:
-  tokenizer: bytes
-  seq_len: 64
-  sources: [{name: stories, train: RUN/demo/data/stories.train.h5, validation: RUN/demo/data/stories.validation.h5}]
-parallel: {tp: 2}
-train: {steps: 3, micro_batch_size: 1, peak_gflops: 1, threads: 1}
-eval: {max_tokens: 256}
-YAML
+sed "s|RUN|$dir|g" "$here/tests/app/tiny_run.yaml" >"$dir/run.yaml"
+tiny=(parallel.tp=2 eval.max_tokens=256)
 train() {
   local program=$1
   shift
-  "$here/scripts/launch" -n 2 --timeout 200 -- "$program" train "$dir/run.yaml" "$@" >"$dir/log" 2>&1 ||
+  "$here/scripts/launch" -n 2 --timeout 200 -- "$program" train "$dir/run.yaml" "${tiny[@]}" "$@" >"$dir/log" 2>&1 ||
     { cat "$dir/log"; fail "$program train $*"; }
 }
 
-train "$jamba" run_dir="$dir/cpu"
+train "$jamba" run_dir="$dir/cpu" train.steps=3
 grep -q "device  CPU; no CUDA: this program is built without CUDA" "$dir/log" || fail "what the CPU says"
-train "$emulated" run_dir="$dir/cuda" train.device=cuda
+train "$emulated" run_dir="$dir/cuda" train.device=cuda train.steps=3
 grep -q "device  CUDA: emulated" "$dir/log" || fail "what the device says"
 
 # The other backend goes on.
@@ -66,7 +49,7 @@ PY
 # More ranks than devices: one line, on all ranks.
 code=0
 JAMBA_EMULATED_DEVICES=1 "$here/scripts/launch" -n 2 --timeout 100 -- "$emulated" train "$dir/run.yaml" \
-  run_dir="$dir/other" train.device=cuda >"$dir/log" 2>&1 || code=$?
+  "${tiny[@]}" run_dir="$dir/other" train.device=cuda >"$dir/log" 2>&1 || code=$?
 [[ $code -eq 2 ]] || fail "too few devices ended with $code, expected 2"
 grep -q "2 ranks on this host, but 1 CUDA devices" "$dir/log" || { cat "$dir/log"; fail "too few devices"; }
 
