@@ -1,9 +1,9 @@
 #include "trainer/training_run.h"
 
-#include <chrono>
 #include <fstream>
 #include <iterator>
 
+#include "kernels/core/clock.h"
 #include "kernels/linear/peak_rate.h"
 #include "trainer/checkpoint/agreed.h"
 #include "trainer/checkpoint/checkpoint.h"
@@ -34,10 +34,6 @@ class StoredTokens : public TokenSource {
 std::string file_content(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-}
-
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 }  // namespace
@@ -171,7 +167,7 @@ ExitCode TrainingRun::run() {
 
 /// Returns whether any rank was asked to stop.
 bool TrainingRun::one_step(std::int64_t step) {
-  const auto begin = std::chrono::steady_clock::now();
+  const Clock::time_point begin = Clock::now();
   const std::vector<Mesh::Traffic> sent_before = mesh_.traffic();
   stream_.profile().reset();
   trace_step(step);

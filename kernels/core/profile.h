@@ -2,8 +2,9 @@
 // Time and work by part of a step, collected by the operations themselves.
 
 #include <array>
-#include <chrono>
 #include <cstdint>
+
+#include "kernels/core/clock.h"
 
 namespace jamba {
 
@@ -31,8 +32,6 @@ struct Profile {
 /// Adds the time of its scope to one part, and to the trace as an event of the part's name.
 class ProfileScope {
  public:
-  using Clock = std::chrono::steady_clock;
-
   ProfileScope(Profile& profile, Part part)
       : profile_(profile), part_(part), begin_(Clock::now()) {}
   ~ProfileScope() {

@@ -2,8 +2,9 @@
 // Times for rates at their best. Private to kernels/linear.
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
+
+#include "kernels/core/clock.h"
 
 namespace jamba {
 
@@ -11,11 +12,7 @@ namespace jamba {
 /// them is not counted: it makes or chooses the kernels.
 template <class Run>
 double best_seconds(const Run& run) {
-  using Clock = std::chrono::steady_clock;
   constexpr double kSeconds = 0.2;
-  const auto seconds_since = [](Clock::time_point begin) {
-    return std::chrono::duration<double>(Clock::now() - begin).count();
-  };
   run();
   double best = std::numeric_limits<double>::infinity();
   const Clock::time_point start = Clock::now();

@@ -76,14 +76,19 @@ void add_squares(Stream& stream, Arena& scratch, Tensor words, Tensor x) {
   JAMBA_DISPATCH(add_squares, stream, scratch, words, x);
 }
 
+void add_words(Stream& stream, ExactSum& sum, Tensor words) {
+  expect_tensor("words", words, DType::i64, {std::int64_t{ExactSum::kNumWords}});
+  const HostView view(stream, words, HostAccess::read);
+  for (std::size_t i = 0; i < ExactSum::kNumWords; ++i)
+    sum.words()[i] += view.ptr<std::int64_t>()[i];
+}
+
 void add_squares(Stream& stream, Arena& scratch, ExactSum& sum, Tensor x) {
   const ArenaScope scope(scratch);
   const Tensor words = scratch.allocate(DType::i64, {std::int64_t{ExactSum::kNumWords}});
   zero(stream, words);
   add_squares(stream, scratch, words, x);
-  const HostView view(stream, words, HostAccess::read);
-  for (std::size_t i = 0; i < ExactSum::kNumWords; ++i)
-    sum.words()[i] += view.ptr<std::int64_t>()[i];
+  add_words(stream, sum, words);
 }
 
 double sum_of_squares(Stream& stream, Arena& scratch, Tensor x) {

@@ -26,7 +26,9 @@ inline constexpr std::int64_t kSquaresBlock = 256;
 /// Dtypes: words int64; x float32 or bfloat16.
 /// Determinism: bitwise for any thread count. A NaN or infinity in x makes the sum one.
 void add_squares(Stream&, Arena& scratch, Tensor words, Tensor x);
-/// The same, to a sum on the host. CUDA: waits for the device.
+/// Adds such words to a sum on the host. CUDA: waits for the device.
+void add_words(Stream&, ExactSum& sum, Tensor words);
+/// Both: the squares of x, to a sum on the host.
 void add_squares(Stream&, Arena& scratch, ExactSum& sum, Tensor x);
 /// The same sum, of x alone.
 double sum_of_squares(Stream&, Arena& scratch, Tensor x);

@@ -45,8 +45,8 @@ class PendingCollective {
 /// How a group guards against ranks that do not do the same; a split inherits it.
 struct CommGuards {
   /// Compare what the ranks ask for before each collective and message: operation, dtype, count,
-  /// number. Costs a small exchange each; for tests and for hunting bugs. Only for tensors in memory
-  /// of the host.
+  /// number. Costs a small exchange each; for tests and for hunting bugs. Only for tensors in
+  /// memory of the host.
   bool compare_calls = false;
   /// A wait that lasts longer ends with CommError naming the operation, its number in the group and
   /// the ranks that did not come. 0: never. On a device, the wait is the host's for the stream,

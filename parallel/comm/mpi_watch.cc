@@ -115,9 +115,7 @@ MpiWatch::MpiWatch(const MpiGroup& group, MpiOperation& operation)
       begin_(timeout_seconds_ > 0 ? Clock::now() : Clock::time_point{}),
       next_look_(begin_ + kBetweenLooks) {}
 
-double MpiWatch::waited_seconds() const {
-  return std::chrono::duration<double>(Clock::now() - begin_).count();
-}
+double MpiWatch::waited_seconds() const { return seconds_since(begin_); }
 
 void MpiWatch::check() {
   if (timeout_seconds_ <= 0 || Clock::now() < next_look_) return;

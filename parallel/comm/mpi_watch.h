@@ -1,8 +1,7 @@
 #pragma once
 // The end of waits that last too long. Private to this folder.
 
-#include <chrono>
-
+#include "kernels/core/clock.h"
 #include "parallel/comm/mpi_operation.h"
 
 namespace jamba {
@@ -18,8 +17,6 @@ class MpiWatch {
   void check();
 
  private:
-  using Clock = std::chrono::steady_clock;
-
   double waited_seconds() const;
   [[noreturn]] void fail();
 

@@ -13,16 +13,15 @@
 #include <nccl.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <deque>
 #include <numeric>
 #include <optional>
 #include <thread>
 
-#include "kernels/core/cuda/check.h"
+#include "kernels/core/clock.h"
+#include "kernels/core/cuda/event.h"
 #include "kernels/core/cuda/stream_cuda.h"
-#include "kernels/core/handle.h"
 #include "kernels/core/memory.h"
 #include "kernels/core/trace.h"
 #include "parallel/comm/device_group.h"
@@ -31,37 +30,6 @@
 namespace jamba::cuda {
 
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-/// An event that marks the end of an operation.
-class Event {
- public:
-  Event() {
-    cudaEvent_t event = nullptr;
-    JAMBA_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-    handle_ = Handle(event);
-  }
-  void record(Stream& stream) { JAMBA_CUDA_CHECK(cudaEventRecord(handle_.get(), native(stream))); }
-  void hold_up(Stream& stream) const {
-    JAMBA_CUDA_CHECK(cudaStreamWaitEvent(native(stream), handle_.get(), 0));
-  }
-  bool reached() const {
-    const cudaError_t state = cudaEventQuery(handle_.get());
-    if (state != cudaErrorNotReady) JAMBA_CUDA_CHECK(state);
-    return state == cudaSuccess;
-  }
-
- private:
-  static void destroy(cudaEvent_t event) { static_cast<void>(cudaEventDestroy(event)); }
-  using Handle = UniqueHandle<cudaEvent_t, destroy>;
-
-  Handle handle_;
-};
 
 /// An NCCL communicator with its stream.
 class Channel {

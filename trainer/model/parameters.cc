@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <map>
 
-#include "kernels/core/host_view.h"
 #include "kernels/pointwise/pointwise.h"
 
 namespace jamba {
@@ -252,9 +251,7 @@ void Parameters::add_gradient_squares(Arena& scratch, ExactSum& sum) const {
     const Stretch mine = share(e);
     if (e.counted && mine.count > 0) add_squares(stream_, scratch, words, gradient(e, mine));
   }
-  const HostView view(stream_, words, HostAccess::read);
-  for (std::size_t i = 0; i < ExactSum::kNumWords; ++i)
-    sum.words()[i] += view.ptr<std::int64_t>()[i];
+  add_words(stream_, sum, words);
 }
 
 void Parameters::publish() {

@@ -5,9 +5,9 @@
 
 namespace jamba::cuda {
 
-/// Throws: the call as written, the runtime's own message, the place. Out of memory is a
-/// std::bad_alloc, everything else LogicError, since arguments are ours; the device may be
-/// unusable.
+/// Throws: the call as written, the runtime's own message, the place. UnsupportedError if there is
+/// no driver, device or code for it; everything else LogicError, since arguments are ours, and the
+/// device may be unusable.
 [[noreturn]] void fail_cuda(const char* file, int line, const char* call, cudaError_t error);
 
 }  // namespace jamba::cuda

@@ -2,13 +2,14 @@
 
 #include <fmt/format.h>
 
-#include <new>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "kernels/core/backend.h"
 #include "kernels/core/cuda/check.h"
+#include "kernels/core/cuda/event.h"
 #include "kernels/core/cuda/stream_cuda.h"
 #include "kernels/core/handle.h"
 
@@ -18,7 +19,6 @@ namespace {
 
 // Destructors must not throw: what fails here was reported by an earlier call, or the process ends.
 void destroy_stream(cudaStream_t stream) { static_cast<void>(cudaStreamDestroy(stream)); }
-void destroy_event(cudaEvent_t event) { static_cast<void>(cudaEventDestroy(event)); }
 
 class NativeStream final : public BackendState {
  public:
@@ -31,9 +31,7 @@ class NativeStream final : public BackendState {
     JAMBA_CUDA_CHECK(cudaStreamCreateWithPriority(
         &stream, cudaStreamNonBlocking, priority == StreamPriority::high ? highest : lowest));
     stream_ = Handle(stream);
-    cudaEvent_t event = nullptr;
-    JAMBA_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-    event_ = EventHandle(event);
+    end_.emplace();
   }
   ~NativeStream() override { static_cast<void>(cudaStreamSynchronize(stream_.get())); }
 
@@ -56,16 +54,12 @@ class NativeStream final : public BackendState {
   }
   cudaStream_t handle() const { return stream_.get(); }
   const cudaDeviceProp& properties() const { return properties_; }
-  /// An event at the end of what was issued so far. Waits see its latest record at their own call,
-  /// so one event serves all of them.
-  cudaEvent_t record() {
-    JAMBA_CUDA_CHECK(cudaEventRecord(event_.get(), stream_.get()));
-    return event_.get();
-  }
+  /// For others to wait for. Waits keep the place that it had at their own call, so one event
+  /// serves all of them.
+  Event& end() { return *end_; }
 
  private:
   using Handle = UniqueHandle<cudaStream_t, destroy_stream>;
-  using EventHandle = UniqueHandle<cudaEvent_t, destroy_event>;
 
   void look() {
     try {
@@ -77,7 +71,7 @@ class NativeStream final : public BackendState {
   }
 
   Handle stream_;
-  EventHandle event_;
+  std::optional<Event> end_;  // made on the device
   cudaDeviceProp properties_{};
   std::vector<std::weak_ptr<WaitWatcher>> watchers_;
 };
@@ -186,7 +180,9 @@ void watch_waits(Stream& stream, std::weak_ptr<WaitWatcher> watcher) {
 void synchronize(Stream& stream) { native_stream(stream).wait(); }
 
 void wait_for(Stream& stream, Stream& other) {
-  JAMBA_CUDA_CHECK(cudaStreamWaitEvent(native(stream), native_stream(other).record(), 0));
+  Event& end = native_stream(other).end();
+  end.record(other);
+  end.hold_up(stream);
 }
 
 void copy_bytes(Stream& stream, void* to, const void* from, std::int64_t bytes) {
