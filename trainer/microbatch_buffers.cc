@@ -27,7 +27,8 @@ MicrobatchBuffers::MicrobatchBuffers(const Mesh& mesh, Stream& stream, std::int6
       sending_(Stream::on(stream.device(), 1)),
       batch_(batch),
       seq_len_(seq_len),
-      split_{seq_len, mesh.shape().cp} {
+      split_{seq_len, mesh.shape().cp},
+      documents_(static_cast<std::size_t>(count)) {
   const std::int64_t seq = split_.seq(mesh.at().cp);
   const std::int64_t whole = batch * seq_len, part = Part::size(batch, seq, seq_len);
   written_ = Buffer(3 * count * whole * dtype_bytes(DType::i32));
@@ -47,6 +48,20 @@ MicrobatchBuffers::MicrobatchBuffers(const Mesh& mesh, Stream& stream, std::int6
   }
 }
 
+namespace {
+
+/// In all sequences; one begins where the start of the token's document is the token itself.
+std::int64_t count_documents(const Tensor& doc_start) {
+  std::int64_t count = 0;
+  for (std::int64_t b = 0; b < doc_start.dim(0); ++b) {
+    const std::int32_t* const start = doc_start.slice(b, 1).ptr<std::int32_t>();
+    for (std::int64_t t = 0; t < doc_start.dim(1); ++t) count += start[t] == t ? 1 : 0;
+  }
+  return count;
+}
+
+}  // namespace
+
 void MicrobatchBuffers::send(std::int64_t i) {
   const Batch& whole = wholes_[static_cast<std::size_t>(i)];
   const Part& part = staged_[static_cast<std::size_t>(i)];
@@ -64,6 +79,7 @@ void MicrobatchBuffers::send(std::int64_t i) {
   }
   std::copy_n(whole.doc_start.ptr<std::int32_t>(), whole.doc_start.numel(),
               part.whole_doc_start.ptr<std::int32_t>());
+  documents_[static_cast<std::size_t>(i)] = count_documents(whole.doc_start);
   sending_.wait_for(stream_);  // the model has read what was there
   copy(sending_, parts_[static_cast<std::size_t>(i)].memory, part.memory);
   stream_.wait_for(sending_);
@@ -74,9 +90,13 @@ Microbatch MicrobatchBuffers::model_view(std::int64_t i,
   const Part& part = parts_[static_cast<std::size_t>(i)];
   const std::int64_t seq = part.ids.dim(1);
   Microbatch out;
-  out.sequences = {batch_,         seq,
-                   part.doc_start, part.positions.view({batch_ * seq}),
-                   seq_len_,       part.whole_doc_start};
+  out.sequences = {.batch = batch_,
+                   .seq = seq,
+                   .doc_start = part.doc_start,
+                   .positions = part.positions.view({batch_ * seq}),
+                   .whole_seq = seq_len_,
+                   .whole_doc_start = part.whole_doc_start,
+                   .documents = documents_[static_cast<std::size_t>(i)]};
   out.ids = part.ids;
   out.labels = part.labels;
   out.routing = {noise, {number(i) * batch_, seq_len_, split_.first(mesh_.at().cp)}};

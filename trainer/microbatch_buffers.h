@@ -52,6 +52,7 @@ class MicrobatchBuffers {
   Buffer on_device_;  // none on the CPU, where the model reads staging_
   std::vector<Batch> wholes_;
   std::vector<Part> staged_, parts_;
+  std::vector<std::int64_t> documents_;  // of each microbatch
 };
 
 }  // namespace jamba

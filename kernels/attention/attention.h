@@ -13,6 +13,10 @@ struct AttentionShape {
   std::int64_t num_heads = 0;
   std::int64_t num_kv_heads = 0;
   std::int64_t head_dim = 0;
+  /// With doc_start: how many documents the queries of all sequences lie in at most, which the host
+  /// must know for cuDNN's packed sequences; 0: not known. A document that goes on in the next
+  /// sequence counts in both.
+  std::int64_t documents = 0;
 };
 
 /// Causal softmax attention over grouped heads, in blocks: memory is linear in length.
@@ -25,9 +29,11 @@ struct AttentionShape {
 /// Dtypes: q, k, v, out float32 or bfloat16, equal; lse float32; doc_start int32.
 ///         Scores, softmax and sums in float32.
 /// Units: scale multiplies the scores, usually head_dim^-0.5.
-/// Errors: LogicError if shapes disagree, num_heads is no multiple of num_kv_heads, or a query
-///         would see no key: its document starts after it (on CUDA: its output is not a number).
+/// Errors: LogicError if shapes disagree, num_heads is no multiple of num_kv_heads, a query would
+///         see no key, as its document starts after it (on CUDA: its output is not a number), or
+///         there are more documents than the shape says (on CUDA: some outputs stay as they were).
 /// Determinism: bitwise for any thread count.   Source: arXiv:2307.08691 (FlashAttention-2).
+/// CUDA: cuDNN's kernels for bfloat16 where it has them, else our own, in float32 arithmetic.
 void attention_forward(Stream&, Arena& scratch, Tensor out, Tensor lse, Tensor q, Tensor k,
                        Tensor v, Tensor doc_start, const AttentionShape&, float scale);
 

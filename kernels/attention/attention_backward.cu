@@ -3,6 +3,7 @@
 // (of all heads of the group) for each tile of keys and makes dk and dv.
 
 #include "kernels/attention/attention.cuh"
+#include "kernels/attention/tiled_attention.h"
 #include "kernels/core/cuda/reduce.cuh"
 
 namespace jamba::cuda {
@@ -211,9 +212,9 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 }  // namespace
 
-void attention_backward(Stream& stream, Arena& scratch, Tensor dq, Tensor dk, Tensor dv,
-                        Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse,
-                        Tensor doc_start, const AttentionShape& shape, float scale) {
+void tiled_attention_backward(Stream& stream, Arena& scratch, Tensor dq, Tensor dk, Tensor dv,
+                              Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse,
+                              Tensor doc_start, const AttentionShape& shape, float scale) {
   const ArenaScope scope(scratch);
   float* const delta = scratch.allocate(DType::f32, lse.dims()).ptr<float>();
   const std::int64_t rows = shape.batch * shape.seq * shape.num_heads;

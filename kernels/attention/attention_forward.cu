@@ -2,6 +2,7 @@
 // cuDNN's). One block a tile of queries and head; keys pass by in tiles.
 
 #include "kernels/attention/attention.cuh"
+#include "kernels/attention/tiled_attention.h"
 #include "kernels/core/cuda/reduce.cuh"
 
 namespace jamba::cuda {
@@ -114,8 +115,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 }  // namespace
 
-void attention_forward(Stream& stream, Arena&, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
-                       Tensor doc_start, const AttentionShape& shape, float scale) {
+void tiled_attention_forward(Stream& stream, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
+                             Tensor doc_start, const AttentionShape& shape, float scale) {
   visit_float(q.dtype(), [&]<class T>(T) {
     visit_head_dim(shape.head_dim, [&]<int kHeadDim>(std::integral_constant<int, kHeadDim>) {
       constexpr int kQueries = kGroups * kRowsAThread<kHeadDim>;

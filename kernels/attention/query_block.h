@@ -20,12 +20,16 @@ inline constexpr std::int64_t kBlockKeys = 96;
 inline void check_document_starts(Tensor doc_start, const AttentionShape& s) {
   if (doc_start.absent()) return;
   const std::int32_t* start = doc_start.ptr<std::int32_t>();
+  std::int64_t documents = 0;
   for (std::int64_t i = 0; i < s.batch * s.seq; ++i) {
     const std::int64_t place = i % s.seq + s.seq_keys - s.seq;
     JAMBA_CHECK(start[i] >= 0 && start[i] <= place,
                 "the document of query {} starts at key {}, but its own key is {}", i, start[i],
                 place);
+    if (i % s.seq == 0 || start[i] != start[i - 1]) ++documents;
   }
+  JAMBA_CHECK(s.documents == 0 || documents <= s.documents,
+              "the queries lie in {} documents, but the shape says {}", documents, s.documents);
 }
 
 /// The cut of one attention call. Query heads that share a kv head share a block where they can:

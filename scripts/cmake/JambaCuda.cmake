@@ -8,6 +8,7 @@
 # A program has the backend if the linker gives it one: kernels/core/backend.h.
 set(JAMBA_CUDA OFF CACHE STRING "The CUDA backend: OFF, ON (nvcc) or EMULATED (on the CPU)")
 set_property(CACHE JAMBA_CUDA PROPERTY STRINGS OFF ON EMULATED)
+option(JAMBA_CUDNN "With JAMBA_CUDA=ON: attention in bfloat16 by cuDNN, where it takes the case" ON)
 set(JAMBA_CUDA_EMULATION ${CMAKE_SOURCE_DIR}/tests/support/cuda_emulation)
 
 if(JAMBA_CUDA STREQUAL "ON")
@@ -31,6 +32,9 @@ if(JAMBA_CUDA STREQUAL "ON")
   endif()
   find_package(CUDAToolkit REQUIRED)
   find_package(NCCL REQUIRED)
+  if(JAMBA_CUDNN)
+    find_package(CUDNN REQUIRED)
+  endif()
 elseif(JAMBA_CUDA STREQUAL "EMULATED")
   find_program(JAMBA_CLANG NAMES clang++ clang++-14)
   if(NOT JAMBA_CLANG)
@@ -47,6 +51,13 @@ set(JAMBA_CHECK_FLAGS -fsanitize=thread,alignment,bounds -fsanitize-trap=alignme
 function(jamba_cuda_sources)
   list(TRANSFORM ARGN PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
   set_property(GLOBAL APPEND PROPERTY JAMBA_CUDA_SOURCES ${ARGN})
+endfunction()
+
+# jamba_cudnn_sources(a_cuda.cc ...): the same, of what needs cuDNN. Emulated programs have them only
+# where a test adds them, with cuDNN's twin: our own kernels are what the emulation is for.
+function(jamba_cudnn_sources)
+  list(TRANSFORM ARGN PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
+  set_property(GLOBAL APPEND PROPERTY JAMBA_CUDNN_SOURCES ${ARGN})
 endfunction()
 
 # One object by clang from a .cu file, with the given suffix and flags.
@@ -78,6 +89,11 @@ function(jamba_add_cuda_backends)
     target_compile_options(jamba_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo>)
     target_include_directories(jamba_cuda PRIVATE ${CMAKE_SOURCE_DIR})
     target_link_libraries(jamba_cuda PUBLIC jamba_ops jamba_comm CUDA::cudart CUDA::cublasLt NCCL::nccl)
+    if(JAMBA_CUDNN)
+      get_property(cudnn_sources GLOBAL PROPERTY JAMBA_CUDNN_SOURCES)
+      target_sources(jamba_cuda PRIVATE ${cudnn_sources})
+      target_link_libraries(jamba_cuda PUBLIC CUDNN::cudnn)
+    endif()
   elseif(JAMBA_CUDA STREQUAL "EMULATED")
     set(host ${sources})
     list(FILTER host EXCLUDE REGEX "[.]cu$")

@@ -16,6 +16,16 @@ fail() {
   exit 1
 }
 
+libraries_wanted=(libcublasLt libnccl)
+names_wanted=('CUDA runtime' cuBLASLt NCCL)
+if [[ $preset == ptx ]]; then
+  libraries_wanted+=(libcudart)
+else
+  libraries_wanted+=(libcudnn)
+  names_wanted+=(cuDNN)
+  scripts/install_cudnn_frontend
+fi
+
 seconds=$SECONDS
 # The flags of the preset ci, so that ccache has the objects that do not know of CUDA.
 cmake --preset "$preset" -DJAMBA_WERROR=ON >/dev/null
@@ -24,16 +34,14 @@ echo "built in $((SECONDS - seconds)) s"
 
 jamba=build/$preset/jamba
 libraries=$(ldd "$jamba")
-needed=(libcublasLt libnccl)
-[[ $preset != ptx ]] || needed+=(libcudart)
-for library in "${needed[@]}"; do
+for library in "${libraries_wanted[@]}"; do
   [[ $libraries == *$library* ]] || fail "$jamba does not link $library"
 done
 [[ $libraries != *"not found"* ]] || fail "$jamba misses libraries: $libraries"
 
 doctor=$("$jamba" doctor) || fail "doctor"
-for library in 'CUDA runtime' cuBLASLt NCCL; do
-  [[ $doctor == *$library* ]] || fail "doctor does not name $library: $doctor"
+for name in "${names_wanted[@]}"; do
+  [[ $doctor == *$name* ]] || fail "doctor does not name $name: $doctor"
 done
 if [[ $doctor == *"no device"* ]]; then
   code=0
@@ -41,4 +49,7 @@ if [[ $doctor == *"no device"* ]]; then
   [[ $code -eq 2 && $message == *"device cuda"* ]] || fail "train.device=cuda ended with $code: $message"
   message=$("$jamba" verify tests/goldens/op_mamba)
   [[ $message == *"all within tolerance"* ]] || fail "verify on the CPU: $message"
+fi
+if [[ $preset == cuda ]]; then
+  ctest --test-dir build/cuda -R '^cudnn_graph_test$' --no-tests=error --output-on-failure || fail "cudnn_graph_test"
 fi

@@ -37,25 +37,28 @@ struct AttentionMixer::Plan {
 AttentionMixer::Plan AttentionMixer::plan(const Context& ctx, const Sequences& s) const {
   Communicator& cp = ctx.mesh.cp();
   const int ranks = cp.size();
-  Plan p{{s.batch, s.seq, s.seq, num_heads_, num_kv_heads_, head_dim_},
+  Plan p{{s.batch, s.seq, s.seq, num_heads_, num_kv_heads_, head_dim_, s.documents},
          cp,
          {s.whole_seq, ranks},
          Plan::Exchange::none,
          {num_heads_, ranks},
          {num_kv_heads_, ranks},
          s.doc_start};
+  // Sequences of one document each need no starts, and what needs none is faster.
+  const bool starts = s.documents != s.batch;
+  if (!starts) p.doc_start = {};
   if (ranks == 1) return p;
   if (deals_heads(num_heads_, num_kv_heads_, ranks)) {
     p.exchange = Plan::Exchange::heads;
     p.shape.seq = p.shape.seq_keys = s.whole_seq;
     p.shape.num_heads = p.queries.count();
     p.shape.num_kv_heads = p.keys.count();
-    p.doc_start = s.whole_doc_start;
+    if (starts) p.doc_start = s.whole_doc_start;
     return p;
   }
   p.exchange = Plan::Exchange::past;
   p.shape.seq_keys = p.split.first(cp.rank() + 1);
-  if (s.whole_doc_start.present()) {
+  if (starts && s.whole_doc_start.present()) {
     p.doc_start = ctx.temporary(DType::i32, {s.batch, s.seq});
     copy_blocks(ctx.stream, p.doc_start, {0, 0, s.seq}, s.whole_doc_start,
                 {p.split.first(cp.rank()), 0, s.whole_seq}, {1, s.batch, s.seq});

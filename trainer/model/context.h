@@ -39,6 +39,7 @@ struct Sequences {
   Tensor positions;  // int32 [batch * seq], place within the document; only RoPE reads it
   std::int64_t whole_seq = 0;  // of all ranks
   Tensor whole_doc_start;      // int32 [batch, whole_seq], places in the whole sequence; or absent
+  std::int64_t documents = 0;  // in all whole sequences together; 0: not counted
 
   std::int64_t tokens() const { return batch * seq; }
 };

@@ -397,9 +397,12 @@ TEST(Attention, RejectsWhatItCannotCompute) {
   EXPECT_THROW(Problem(shape_of(1, 4, 3, 2, 2, 4)).run(), LogicError);  // fewer keys
   Problem blind(shape_of(1, 4, 4, 2, 2, 4));
   blind.doc_start[2] = 3;  // would see no key
+  Problem more(shape_of(1, 4, 4, 2, 2, 4), 2);
+  more.shape.documents = 1;  // but has two
   // On a device nobody reads document starts on the host.
   if (!test::on_cuda()) {
     EXPECT_THROW(blind.run(), LogicError);
+    EXPECT_THROW(more.run(), LogicError);
   }
 }
 
