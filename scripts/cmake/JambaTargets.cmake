@@ -53,6 +53,20 @@ function(jamba_add_op_test name)
   endif()
 endfunction()
 
+# jamba_add_cuda_test(NAME SOURCES a.cc ... [LIBS libs]): a test of what only the CUDA backend has; on a
+# device, or with JAMBA_CUDA=EMULATED twice on the emulated one.
+function(jamba_add_cuda_test name)
+  if(JAMBA_CUDA STREQUAL "ON")
+    jamba_add_test(${name} ${ARGN})
+    jamba_use_cuda(${name})
+  elseif(JAMBA_CUDA STREQUAL "EMULATED")
+    foreach(variant emulated checked)
+      jamba_add_test(${name}_${variant} ${ARGN} LABELS ${variant})
+      jamba_use_cuda(${name}_${variant} ${variant})
+    endforeach()
+  endif()
+endfunction()
+
 # For tests that meet the leaks of Open MPI or HDF5; leaks of our own still fail them.
 set(JAMBA_LEAKS_OF_OTHERS
     LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/support/lsan.supp:print_suppressions=0
