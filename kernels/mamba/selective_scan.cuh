@@ -1,11 +1,11 @@
 #pragma once
 // What the scan's kernels share.
 //
-// Everything is [batch, seq, inner], channels last, and read as it lies: a block takes one sequence
-// and a tile of channels, and walks along time. Lanes of a warp: 4 state lanes (the low bits) by 8
-// channel groups. A lane holds S states of C channels in registers: state lane q has states
-// [q * S, (q + 1) * S), the group's channels lie side by side. States beyond the last one have A =
-// B = C = 0 and stay 0.
+// Everything is [batch, seq, inner], channels last, and read as it lies: a block takes one part of
+// a sequence (all of it, or some of its documents) and a tile of channels, and walks along time.
+// Lanes of a warp: 4 state lanes (the low bits) by 8 channel groups. A lane holds S states of C
+// channels in registers: state lane q has states [q * S, (q + 1) * S), the group's channels lie
+// side by side. States beyond the last one have A = B = C = 0 and stay 0.
 //
 // Per token and channel: dt = softplus(..) and dt * u are computed once by one thread (prologue),
 // steps only multiply, add and take 2^(dt * A2), A2 = A * log2(e), and what remains (gate, D skip)
@@ -24,6 +24,25 @@ inline constexpr int kStateLanes = 4, kChannelLanes = kWarp / kStateLanes;
 template <int C>
 inline constexpr int kTileChannels = kScanWarps* kChannelLanes* C;
 
+/// How sequences are cut along time where their channels alone would not fill the device. Documents
+/// do not depend on each other: part k is the steps from the first document that begins in
+/// [k * steps, (k + 1) * steps), or later, to where part k + 1 begins. Part 0 begins at 0.
+struct ScanParts {
+  const std::int32_t*
+      first_document;  // [batch, count]: where it begins, or seq; null if count is 1
+  int count = 1;
+
+  /// As many as give each multiprocessor so many warps, of kScanChunk steps at least. Takes memory
+  /// that must live until the scan is issued.
+  static ScanParts of(Stream&, Arena& scratch, const SelectiveScanInputs&, const ScanPlan&,
+                      int warps_a_processor);
+};
+
+/// Steps [from, to) of a sequence.
+struct ScanSpan {
+  int from, to;
+};
+
 /// Inputs of a call, as pointers.
 template <class T>
 struct ScanArrays {
@@ -33,8 +52,10 @@ struct ScanArrays {
   Index seq, inner, begin, end;  // of channels
   int state;
   int chunks;
+  ScanParts parts;
 
-  static ScanArrays of(const SelectiveScanInputs& in, const ScanPlan& plan) {
+  static ScanArrays of(const SelectiveScanInputs& in, const ScanPlan& plan,
+                       const ScanParts& parts) {
     return {in.u.ptr<T>(),
             in.delta.ptr<T>(),
             in.z.ptr<T>(),
@@ -50,7 +71,21 @@ struct ScanArrays {
             plan.range.begin,
             plan.end_channel(),
             static_cast<int>(plan.state),
-            static_cast<int>(plan.chunks())};
+            static_cast<int>(plan.chunks()),
+            parts};
+  }
+
+  /// What this block (blockIdx.z) has of a sequence; nothing if no document begins in its part.
+  __device__ __forceinline__ ScanSpan span(Index batch) const {
+    const int part = blockIdx.z;
+    return {part == 0 ? 0 : begin_of_part(batch, part), begin_of_part(batch, part + 1)};
+  }
+
+  __device__ __forceinline__ int begin_of_part(Index batch, int part) const {
+    int from = static_cast<int>(seq);
+    for (; part < parts.count && from == seq; ++part)
+      from = parts.first_document[batch * parts.count + part];
+    return from;
   }
 
   /// The state of a channel at a chunk's first step, before a reset there: private layout.
@@ -126,14 +161,14 @@ __device__ __forceinline__ unsigned resets_of(const ScanArrays<T>& in, Index bat
   return __ballot_sync(kAllLanes, begins);
 }
 
-/// B and C of steps [first, first + kSteps) as [kSteps][4 * S] floats; zeros beyond the end.
+/// B and C of steps [first, first + kSteps) as [kSteps][4 * S] floats; zeros from `to` on.
 template <int S, int kSteps, class T>
 __device__ __forceinline__ void load_projections(float* b, float* c, const ScanArrays<T>& in,
-                                                 Index batch, Index first) {
+                                                 Index batch, Index first, int to) {
   constexpr int kWidth = kStateLanes * S;
   for (int i = threadIdx.x; i < kSteps * kWidth; i += kScanThreads) {
     const int t = i / kWidth, n = i % kWidth;
-    const bool real = first + t < in.seq && n < in.state;
+    const bool real = first + t < to && n < in.state;
     const Index at = (batch * in.seq + first + t) * in.state + n;
     b[i] = real ? in.b[at] : 0.0f;
     c[i] = real ? in.c[at] : 0.0f;

@@ -5,21 +5,22 @@ namespace jamba::cuda {
 template <>
 void scan_backward<4>(Stream& stream, const BackwardParts& parts, const SelectiveScanGradients& g,
                       Tensor out, Tensor dout, Tensor dh_last, const SelectiveScanSaved& saved,
-                      const SelectiveScanInputs& in, const ScanPlan& plan, int channels) {
+                      const SelectiveScanInputs& in, const ScanPlan& plan, const ScanParts& time,
+                      int channels) {
   if (channels == 2) {
-    launch_scan_backward<4, 2>(stream, parts, g, out, dout, dh_last, saved, in, plan);
+    launch_scan_backward<4, 2>(stream, parts, g, out, dout, dh_last, saved, in, plan, time);
   } else {
-    launch_scan_backward<4, 1>(stream, parts, g, out, dout, dh_last, saved, in, plan);
+    launch_scan_backward<4, 1>(stream, parts, g, out, dout, dh_last, saved, in, plan, time);
   }
 }
 template <>
 void scan_backward<2>(Stream&, const BackwardParts&, const SelectiveScanGradients&, Tensor, Tensor,
                       Tensor, const SelectiveScanSaved&, const SelectiveScanInputs&,
-                      const ScanPlan&, int);
+                      const ScanPlan&, const ScanParts&, int);
 template <>
 void scan_backward<8>(Stream&, const BackwardParts&, const SelectiveScanGradients&, Tensor, Tensor,
                       Tensor, const SelectiveScanSaved&, const SelectiveScanInputs&,
-                      const ScanPlan&, int);
+                      const ScanPlan&, const ScanParts&, int);
 
 namespace {
 
@@ -45,11 +46,11 @@ __global__ void __launch_bounds__(kThreads)
   *to = accumulate ? *to + total : total;
 }
 
-/// Parameters' gradients += the sequences' parts, in order. A thread a channel and state, and one
-/// more a channel for what has no states.
+/// Parameters' gradients += what the parts of all sequences give, in order. A thread a channel and
+/// state, and one more a channel for what has no states.
 __global__ void __launch_bounds__(kThreads)
     add_parameters_kernel(float* da_log, float* dd, float* dbias, BackwardParts parts,
-                          const float* a_log, Index batch, Index inner, Index begin, Index channels,
+                          const float* a_log, Index count, Index inner, Index begin, Index channels,
                           int state) {
   const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= channels * (state + 1)) return;
@@ -58,14 +59,14 @@ __global__ void __launch_bounds__(kThreads)
   if (n < state) {
     const Index at = channel * state + n;
     float sum = 0.0f;
-    for (Index b = 0; b < batch; ++b) sum += parts.da[b * inner * state + at];
+    for (Index p = 0; p < count; ++p) sum += parts.da[p * inner * state + at];
     da_log[at] += sum * -expf(a_log[at]);  // dA / da_log = A
     return;
   }
   float d_sum = 0.0f, bias_sum = 0.0f;
-  for (Index b = 0; b < batch; ++b) {
-    d_sum += parts.d[b * inner + channel];
-    bias_sum += parts.bias[b * inner + channel];
+  for (Index p = 0; p < count; ++p) {
+    d_sum += parts.d[p * inner + channel];
+    bias_sum += parts.bias[p * inner + channel];
   }
   dd[channel] += d_sum;
   dbias[channel] += bias_sum;
@@ -88,15 +89,17 @@ void selective_scan_backward(Stream& stream, Arena& scratch, const SelectiveScan
   const auto allocate = [&](std::int64_t n) {
     return scratch.allocate(DType::f32, {n}).ptr<float>();
   };
+  const ScanParts time = ScanParts::of(stream, scratch, in, plan, kWarpsAProcessor);
+  const std::int64_t count = plan.batch * time.count;
   const BackwardParts parts{allocate(tiles * tokens * 2 * plan.state),
-                            allocate(plan.batch * plan.inner * plan.state),
-                            allocate(plan.batch * plan.inner), allocate(plan.batch * plan.inner)};
+                            allocate(count * plan.inner * plan.state), allocate(count * plan.inner),
+                            allocate(count * plan.inner)};
   if (plan.state <= 2 * kStateLanes) {
-    scan_backward<2>(stream, parts, g, out, dout, dh_last, saved, in, plan, channels_of_lane);
+    scan_backward<2>(stream, parts, g, out, dout, dh_last, saved, in, plan, time, channels_of_lane);
   } else if (plan.state <= 4 * kStateLanes) {
-    scan_backward<4>(stream, parts, g, out, dout, dh_last, saved, in, plan, channels_of_lane);
+    scan_backward<4>(stream, parts, g, out, dout, dh_last, saved, in, plan, time, channels_of_lane);
   } else if (plan.state <= 8 * kStateLanes) {
-    scan_backward<8>(stream, parts, g, out, dout, dh_last, saved, in, plan, channels_of_lane);
+    scan_backward<8>(stream, parts, g, out, dout, dh_last, saved, in, plan, time, channels_of_lane);
   } else {
     throw UnsupportedError("the selective scan on CUDA takes at most 32 states");
   }
@@ -107,7 +110,7 @@ void selective_scan_backward(Stream& stream, Arena& scratch, const SelectiveScan
   if (plan.batch == 0) return;
   launch<kThreads>(stream, add_parameters_kernel, {ceil_div(channels * (plan.state + 1), kThreads)},
                    0, g.da_log.ptr<float>(), g.dd.ptr<float>(), g.ddelta_bias.ptr<float>(), parts,
-                   in.a_log.ptr<float>(), plan.batch, plan.inner, plan.range.begin, channels,
+                   in.a_log.ptr<float>(), count, plan.inner, plan.range.begin, channels,
                    static_cast<int>(plan.state));
 }
 

@@ -32,12 +32,12 @@ struct BackwardShared {
   static constexpr std::size_t kBytes = kEnd * sizeof(float);
 };
 
-/// What the kernel leaves for the sums over blocks and sequences. tiles: of channels.
+/// What the kernel leaves for the sums over blocks and parts of sequences. tiles: of channels.
 struct BackwardParts {
   float* bc;    // [tiles, batch, seq, 2, state]
-  float* da;    // [batch, inner, state], towards A
-  float* d;     // [batch, inner]
-  float* bias;  // [batch, inner]
+  float* da;    // [batch, parts, inner, state], towards A
+  float* d;     // [batch, parts, inner]
+  float* bias;  // [batch, parts, inner]
 };
 
 template <class T>
@@ -107,7 +107,8 @@ __global__ void __launch_bounds__(kScanThreads, 2)
       da[(lane.channel + i) * kWidth + lane.state(k)] = 0.0f;  // this lane's alone
     }
   }
-  if (grad.dh_last != nullptr) load_states(g, grad.dh_last, h_at, in, lane);
+  const ScanSpan span = in.span(batch);
+  if (grad.dh_last != nullptr && span.to == in.seq) load_states(g, grad.dh_last, h_at, in, lane);
   // A thread's elements of prologue and epilogue are all of one channel.
   static_assert(kScanThreads % kTile == 0 || kTile % kScanThreads == 0);
   static_assert(kTile <= kScanThreads);
@@ -119,24 +120,27 @@ __global__ void __launch_bounds__(kScanThreads, 2)
   float d_sum = 0.0f, bias_sum = 0.0f;
   constexpr int kStride = kScanThreads / kTile;  // steps between a thread's elements
 
-  for (int chunk = in.chunks - 1; chunk >= 0; --chunk) {
+  // Steps of the first chunk before the part are computed, with a gradient of nothing.
+  const int first_chunk = span.from / kChunk;
+  const int last_chunk = span.from < span.to ? (span.to - 1) / kChunk : -1;
+  for (int chunk = last_chunk; chunk >= first_chunk; --chunk) {
     const Index first = static_cast<Index>(chunk) * kChunk;
-    __syncthreads();  // the chunk after was read
 #pragma unroll 4
     for (int t = threadIdx.x / kTile; t < kChunk; t += kStride) {
-      const bool real = real_channel && first + t < in.seq;
+      const bool real = real_channel && first + t < span.to;
       const Index at = (row + first + t) * in.inner + channel;
       const float step = real ? softplus(to_float(in.delta[at]) + bias).value : 0.0f;
       dt[t * kTile + my_channel] = step;
       dtu[t * kTile + my_channel] = real ? step * to_float(in.u[at]) : 0.0f;
     }
-    load_projections<S, kChunk>(b, c, in, batch, first);
+    load_projections<S, kChunk>(b, c, in, batch, first, span.to);
     float h[C][S];
     load_states(h, grad.states, in.saved_state(batch, chunk, lane.first_channel), in, lane);
     const unsigned resets_low = resets_of<kWarp>(in, batch, first);
     const unsigned resets_high = resets_of<kWarp>(in, batch, first + kWarp);
     const int segments =
-        in.seq - first >= kChunk ? kSegments : static_cast<int>(ceil_div(in.seq - first, K));
+        span.to - first >= kChunk ? kSegments : static_cast<int>(ceil_div(span.to - first, K));
+    const int first_segment = span.from > first ? static_cast<int>((span.from - first) / K) : 0;
     __syncthreads();
     // --- states at the segments' first steps ---
     for (int segment = 0; segment < segments; ++segment) {
@@ -167,14 +171,14 @@ __global__ void __launch_bounds__(kScanThreads, 2)
         }
       }
     }
-    for (int segment = segments - 1; segment >= 0; --segment) {
+    for (int segment = segments - 1; segment >= first_segment; --segment) {
       const Index first_step = first + segment * K;
       const unsigned resets =
           (segment < kSegments / 2 ? resets_low : resets_high) >> segment % (kSegments / 2) * K;
       // --- prologue: the gradient of y ---
 #pragma unroll
       for (int t = threadIdx.x / kTile; t < K; t += kStride) {
-        const bool real = real_channel && first_step + t < in.seq;
+        const bool real = real_channel && first_step + t >= span.from && first_step + t < span.to;
         const Index at = (row + first_step + t) * in.inner + channel;
         float gradient = 0.0f;
         if (real) {
@@ -294,7 +298,7 @@ __global__ void __launch_bounds__(kScanThreads, 2)
       // --- epilogue ---
 #pragma unroll
       for (int t = threadIdx.x / kTile; t < K; t += kStride) {
-        if (!real_channel || first_step + t >= in.seq) continue;
+        if (!real_channel || first_step + t < span.from || first_step + t >= span.to) continue;
         const Index at = (row + first_step + t) * in.inner + channel;
         const int here = t * kTile + my_channel;
         const float u = to_float(in.u[at]), z = to_float(in.z[at]), y = to_float(grad.y[at]);
@@ -310,7 +314,7 @@ __global__ void __launch_bounds__(kScanThreads, 2)
       }
       for (int i = threadIdx.x; i < K * 2 * kWidth; i += kScanThreads) {
         const int t = i / (2 * kWidth), which = i / kWidth % 2, n = i % kWidth;
-        if (first_step + t >= in.seq || n >= in.state) continue;
+        if (first_step + t < span.from || first_step + t >= span.to || n >= in.state) continue;
         float sum = 0.0f;
 #pragma unroll
         for (int w = 0; w < kScanWarps; ++w) sum += bc[w * K * 2 * kWidth + i];
@@ -318,19 +322,20 @@ __global__ void __launch_bounds__(kScanThreads, 2)
             (static_cast<Index>(blockIdx.x) * gridDim.y + batch) * in.seq + first_step + t;
         parts.bc[(token * 2 + which) * in.state + n] = sum;
       }
-      __syncthreads();  // dy, gb, ga and bc are written again
+      // No barrier: what the next prologue writes, other threads last read before the epilogue; and
+      // gb, ga and bc, which they may still read, are written after that prologue's barrier.
     }
   }
-  if (grad.dh0 != nullptr) store_states(grad.dh0, h_at, g, in, lane);
+  if (grad.dh0 != nullptr && blockIdx.z == 0) store_states(grad.dh0, h_at, g, in, lane);
   float total[C][S];
 #pragma unroll
   for (int i = 0; i < C; ++i) {
 #pragma unroll
     for (int k = 0; k < S; ++k) total[i][k] = da[(lane.channel + i) * kWidth + lane.state(k)];
   }
-  store_states(parts.da, h_at, total, in, lane);
-  // Threads of one channel, in order.
-  __syncthreads();
+  const Index part = batch * gridDim.z + blockIdx.z;
+  store_states(parts.da, (part * in.inner + lane.first_channel) * in.state, total, in, lane);
+  // Threads of one channel, in order. Each overwrites what it alone read in the epilogue.
   dy[threadIdx.x] = d_sum;
   gb[threadIdx.x] = bias_sum;
   __syncthreads();
@@ -341,8 +346,8 @@ __global__ void __launch_bounds__(kScanThreads, 2)
     d_total += dy[i * kTile + my_channel];
     bias_total += gb[i * kTile + my_channel];
   }
-  parts.d[batch * in.inner + channel] = d_total;
-  parts.bias[batch * in.inner + channel] = bias_total;
+  parts.d[part * in.inner + channel] = d_total;
+  parts.bias[part * in.inner + channel] = bias_total;
 }
 
 /// The main kernel, and how many channels its tiles have. One file instantiates it for each number
@@ -350,22 +355,23 @@ __global__ void __launch_bounds__(kScanThreads, 2)
 template <int S>
 void scan_backward(Stream&, const BackwardParts&, const SelectiveScanGradients&, Tensor out,
                    Tensor dout, Tensor dh_last, const SelectiveScanSaved&,
-                   const SelectiveScanInputs&, const ScanPlan&, int channels);
+                   const SelectiveScanInputs&, const ScanPlan&, const ScanParts&, int channels);
 
 template <int S, int C>
 void launch_scan_backward(Stream& stream, const BackwardParts& parts,
                           const SelectiveScanGradients& g, Tensor out, Tensor dout, Tensor dh_last,
                           const SelectiveScanSaved& saved, const SelectiveScanInputs& in,
-                          const ScanPlan& plan) {
+                          const ScanPlan& plan, const ScanParts& time) {
   const std::int64_t channels = plan.end_channel() - plan.range.begin;
   visit_float(in.u.dtype(), [&]<class T>(T) {
     launch<kScanThreads>(
-        stream, scan_backward_kernel<T, S, C>, {ceil_div(channels, kTileChannels<C>), plan.batch},
+        stream, scan_backward_kernel<T, S, C>,
+        {ceil_div(channels, kTileChannels<C>), plan.batch, time.count},
         BackwardShared<S, C>::kBytes,
         BackwardArrays<T>{g.du.ptr<T>(), g.ddelta.ptr<T>(), g.dz.ptr<T>(), out.ptr<T>(),
                           dout.ptr<T>(), saved.y.ptr<T>(), g.dh0.ptr<float>(), dh_last.ptr<float>(),
                           static_cast<const float*>(saved.states.raw())},
-        parts, ScanArrays<T>::of(in, plan));
+        parts, ScanArrays<T>::of(in, plan, time));
   });
 }
 

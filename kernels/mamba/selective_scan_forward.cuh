@@ -48,7 +48,8 @@ __global__ void __launch_bounds__(kScanThreads, 4)
   float a2[C][S], h[C][S];
   load_a2(a2, in, lane);
   const Index h_at = (batch * in.inner + lane.first_channel) * in.state;
-  if (in.h0 != nullptr) {
+  const ScanSpan span = in.span(batch);
+  if (in.h0 != nullptr && span.from == 0) {
     load_states(h, in.h0, h_at, in, lane);
   } else {
 #pragma unroll
@@ -57,8 +58,10 @@ __global__ void __launch_bounds__(kScanThreads, 4)
       for (int k = 0; k < S; ++k) h[i][k] = 0.0f;
     }
   }
-  for (Index first = 0; first < in.seq; first += kSteps) {
-    if (states != nullptr && first % kScanChunk == 0) {
+  // A part that begins within a tile computes its earlier steps from nothing, and keeps none of
+  // them.
+  for (Index first = span.from / kSteps * kSteps; first < span.to; first += kSteps) {
+    if (states != nullptr && first % kScanChunk == 0 && first >= span.from) {
       store_states(states, in.saved_state(batch, first / kScanChunk, lane.first_channel), h, in,
                    lane);
     }
@@ -68,14 +71,14 @@ __global__ void __launch_bounds__(kScanThreads, 4)
       const Index t = first + i / kTile, channel = lane.first_channel + i % kTile;
       const Index at = (batch * in.seq + t) * in.inner + channel;
       float step = 0.0f, input = 0.0f;
-      if (t < in.seq && channel < in.end) {
+      if (t < span.to && channel < in.end) {
         step = softplus(to_float(in.delta[at]) + in.delta_bias[channel]).value;
         input = to_float(in.u[at]);
       }
       dt[i] = step;
       dtu[i] = step * input;
     }
-    load_projections<S, kSteps>(b, c, in, batch, first);
+    load_projections<S, kSteps>(b, c, in, batch, first, span.to);
     const unsigned resets = resets_of<kSteps>(in, batch, first);
     __syncthreads();
     // --- steps ---
@@ -118,7 +121,7 @@ __global__ void __launch_bounds__(kScanThreads, 4)
 #pragma unroll 4
     for (int i = threadIdx.x; i < kSteps * kTile; i += kScanThreads) {
       const Index t = first + i / kTile, channel = lane.first_channel + i % kTile;
-      if (t >= in.seq || channel >= in.end) continue;
+      if (t < span.from || t >= span.to || channel >= in.end) continue;
       const Index at = (batch * in.seq + t) * in.inner + channel;
       const float value = fmaf(in.d[channel], to_float(in.u[at]), y[i]);
       if (saved_y != nullptr) saved_y[at] = from_float<T>(value);
@@ -127,25 +130,30 @@ __global__ void __launch_bounds__(kScanThreads, 4)
     // The next tile's dt, dtu, b and c were last read before the barrier above, and its y comes
     // after one.
   }
-  if (h_last != nullptr) store_states(h_last, h_at, h, in, lane);
+  const bool last = span.to == in.seq && (span.from < span.to || in.seq == 0);
+  if (h_last != nullptr && last) store_states(h_last, h_at, h, in, lane);
 }
 
 /// One file instantiates it for each number of states a lane.
 template <int S>
-void scan_forward(Stream&, Tensor out, Tensor h_last, const SelectiveScanSaved&,
+void scan_forward(Stream&, Arena& scratch, Tensor out, Tensor h_last, const SelectiveScanSaved&,
                   const SelectiveScanInputs&, const ScanPlan&);
 
 template <int S, int kMostChannels>
-void launch_scan_forward(Stream& stream, Tensor out, Tensor h_last, const SelectiveScanSaved& saved,
-                         const SelectiveScanInputs& in, const ScanPlan& plan) {
+void launch_scan_forward(Stream& stream, Arena& scratch, Tensor out, Tensor h_last,
+                         const SelectiveScanSaved& saved, const SelectiveScanInputs& in,
+                         const ScanPlan& plan) {
   constexpr int kWarpsAProcessor = 6;
+  const ArenaScope scope(scratch);
+  const ScanParts parts = ScanParts::of(stream, scratch, in, plan, kWarpsAProcessor);
   visit_float(in.u.dtype(), [&]<class T>(T) {
     const auto run = [&]<int C>(std::integral_constant<int, C>) {
       const std::int64_t channels = plan.end_channel() - plan.range.begin;
       launch<kScanThreads>(stream, scan_forward_kernel<T, S, C>,
-                           {ceil_div(channels, kTileChannels<C>), plan.batch}, kForwardShared<S, C>,
-                           out.ptr<T>(), saved.y.ptr<T>(), static_cast<float*>(saved.states.raw()),
-                           h_last.ptr<float>(), ScanArrays<T>::of(in, plan));
+                           {ceil_div(channels, kTileChannels<C>), plan.batch, parts.count},
+                           kForwardShared<S, C>, out.ptr<T>(), saved.y.ptr<T>(),
+                           static_cast<float*>(saved.states.raw()), h_last.ptr<float>(),
+                           ScanArrays<T>::of(in, plan, parts));
     };
     const int channels = channels_a_lane(stream, plan, kMostChannels, kWarpsAProcessor);
     if constexpr (kMostChannels >= 4) {

@@ -65,6 +65,24 @@ TEST(SelectiveScanShapes, MatchTheDoubleReference) {
   }
 }
 
+/// On CUDA, few channels are cut along time where documents begin; in this many steps, wherever
+/// that is.
+TEST(SelectiveScanShapes, MatchWithDocumentsAnywhere) {
+  const ScanDims dims{2, 700, 9, 16};
+  ScanInputs<double> in = test::random_scan_inputs(dims, 3);
+  in.h0 = test::normal_values(dims.states(), 3, "h0");
+  for (const std::vector<std::int64_t>& starts :
+       std::vector<std::vector<std::int64_t>>{{},
+                                              {0},
+                                              {699},
+                                              {350},
+                                              {0, 1, 2, 3},
+                                              {15, 16, 17, 63, 64, 65, 190, 320, 447, 448, 698}}) {
+    in.doc_start = test::document_starts(dims, starts);
+    expect_matches_reference(dims, in, fmt::format("documents at {}", fmt::join(starts, ", ")));
+  }
+}
+
 /// Errors in the decay compound over 1 / (1 - a) steps.
 TEST(SelectiveScanShapes, KeepALongMemoryAccurate) {
   const ScanDims dims{1, 2049, 16, 2};
