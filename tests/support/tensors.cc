@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/core/backend.h"
 #include "kernels/core/rng.h"
 
 namespace jamba::test {
@@ -12,7 +13,7 @@ namespace jamba::test {
 namespace {
 
 constexpr std::int64_t kGuardBytes = 4 * kAlignment;
-constexpr unsigned char kGuard = 0xA5;
+constexpr unsigned char kUnset = 0xFF;  // NaN for floats
 
 std::int64_t count(const std::vector<std::int64_t>& dims) {
   std::int64_t n = 1;
@@ -49,9 +50,16 @@ void write(const Tensor& t, const void* host) {
 GuardedTensor::GuardedTensor(DType dtype, const std::vector<std::int64_t>& dims)
     : buffer_(count(dims) * dtype_bytes(dtype) + 2 * kGuardBytes, device()),
       tensor_(static_cast<char*>(buffer_.data()) + kGuardBytes, dtype, dims, device()) {
-  std::vector<unsigned char> bytes(static_cast<std::size_t>(buffer_.bytes()), kGuard);
-  std::fill_n(bytes.begin() + kGuardBytes, tensor_.bytes(), 0xFF);
-  write(buffer_.tensor(DType::u8, {buffer_.bytes()}), bytes.data());
+  if (device().kind == DeviceKind::cpu) {
+    std::memset(buffer_.data(), kUnset, static_cast<std::size_t>(buffer_.bytes()));
+    return;
+  }
+  // Guards that are filled, not copied, are bytes that the emulation's checks let no kernel read.
+  Stream stream = Stream::on(device(), 1);
+  cuda::fill_bytes(stream, buffer_.data(), kUnset, buffer_.bytes());
+  stream.synchronize();
+  write(tensor_,
+        std::vector<unsigned char>(static_cast<std::size_t>(tensor_.bytes()), kUnset).data());
 }
 
 GuardedTensor::GuardedTensor(DType dtype, const std::vector<std::int64_t>& dims,
@@ -64,7 +72,7 @@ bool GuardedTensor::guards_intact() const {
   const Buffer host = to_host(buffer_.tensor(DType::u8, {buffer_.bytes()}));
   const auto* bytes = static_cast<const unsigned char*>(host.data());
   for (std::int64_t i = 0; i < kGuardBytes; ++i) {
-    if (bytes[i] != kGuard || bytes[buffer_.bytes() - 1 - i] != kGuard) return false;
+    if (bytes[i] != kUnset || bytes[buffer_.bytes() - 1 - i] != kUnset) return false;
   }
   return true;
 }

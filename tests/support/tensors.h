@@ -18,8 +18,9 @@ void from_doubles(const Tensor&, const std::vector<double>&);
 /// Whether two tensors of one device hold the same bytes.
 bool same_bits(const Tensor&, const Tensor&);
 
-/// An owned tensor on device(), between two guard zones. Its bytes start as 0xFF (NaN for floats),
-/// so that an output that is never written shows. Reading it waits for the device.
+/// An owned tensor on device(), between two guard zones. All bytes start as 0xFF (NaN for floats),
+/// so that an output that is never written shows, and a read of a guard zone; *_checked programs
+/// stop there. Reading it waits for the device.
 class GuardedTensor {
  public:
   GuardedTensor(DType dtype, const std::vector<std::int64_t>& dims);

@@ -143,6 +143,19 @@ TEST_F(FusedAttention, ManyShortDocumentsFillMoreThanOneRoundOfTheScan) {
   Both(c).expect_close();
 }
 
+TEST_F(FusedAttention, DocumentsBeyondThePromiseLeaveTheFirstOnesAlone) {
+  if (test::checks_accesses())
+    GTEST_SKIP() << "what nobody writes, the others' statistics, is read";
+  Case c{shape_of(1, 100, 100, 1, 1, 8, 1), {{}}};
+  for (std::int64_t i = 0; i < 100; i += 2) c.documents[0].push_back(i);
+  const Both both(c);
+  ASSERT_TRUE(both.taken_forward);
+  const Doubles got = both.fused.out.values(), want = both.tiled.out.values();
+  EXPECT_LE(test::worst_error(Doubles(got.begin(), got.begin() + 2 * 8),
+                              Doubles(want.begin(), want.begin() + 2 * 8)),
+            1.6e-2);
+}
+
 TEST_F(FusedAttention, LeavesTheRestToOurOwn) {
   const auto taken = [](const Case& c) {
     const Both both(c);
