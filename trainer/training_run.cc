@@ -178,7 +178,8 @@ bool TrainingRun::one_step(std::int64_t step) {
   // The first step after a start also warms caches and arenas: the average begins after it.
   const bool warm = average_step_seconds_ > 0 && step > first_step_ + 1;
   average_step_seconds_ = warm ? 0.9 * average_step_seconds_ + 0.1 * seconds : seconds;
-  std::int64_t memory = peak_memory_bytes();
+  const bool on_device = stream_.device().kind == DeviceKind::cuda;
+  std::int64_t memory = on_device ? peak_device_bytes() : peak_memory_bytes();
   comm_.all_reduce(stream_, Tensor(&memory, DType::i64, {1}), ReduceOp::max);
   if (comm_.rank() == 0) {
     StepRecord record = make_record(outcome, step + 1, seconds);

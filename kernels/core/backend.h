@@ -28,9 +28,13 @@ JAMBA_WEAK std::string matmul_library_version();
 JAMBA_WEAK std::string attention_library_version();
 JAMBA_WEAK std::string collectives_library_version();
 
+/// Ranges of the calling thread for profilers.
+JAMBA_WEAK void push_range(const char* name);
+JAMBA_WEAK void pop_range();
+
 /// Null if the memory is not there. Zeros are there on return.
 JAMBA_WEAK void* allocate(int index, std::int64_t bytes, Fill);
-/// Waits until nothing on the device can use it any more.
+/// Once nothing on the device can use it any more. Does not wait.
 JAMBA_WEAK void release(int index, void* data) noexcept;
 /// Page-locked memory of the host, which devices read and write by themselves.
 JAMBA_WEAK void* allocate_pinned(std::int64_t bytes);

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -27,6 +28,16 @@ std::int64_t round_up(std::int64_t bytes, std::int64_t to) { return (bytes + to 
 /// Above this, pages come straight from the kernel, eligible for huge pages.
 constexpr std::int64_t kHugePageBytes = std::int64_t{2} << 20;
 
+/// Buffers may come and go in any thread.
+std::atomic<std::int64_t> device_bytes{0}, most_device_bytes{0};
+
+void count_device_bytes(std::int64_t change) {
+  const std::int64_t now = device_bytes += change;
+  std::int64_t most = most_device_bytes;
+  while (now > most && !most_device_bytes.compare_exchange_weak(most, now)) {
+  }
+}
+
 class OutOfMemory : public std::bad_alloc {
  public:
   explicit OutOfMemory(std::int64_t bytes)
@@ -45,6 +56,7 @@ Buffer::Buffer(std::int64_t bytes, Device device, Fill fill) : bytes_(bytes), de
   if (device.kind == DeviceKind::cuda) {
     data_ = backend_function(&cuda::allocate, "Buffer")(device.index, bytes, fill);
     if (data_ == nullptr) throw OutOfMemory(bytes);
+    count_device_bytes(bytes);
     return;
   }
   const bool huge = bytes >= kHugePageBytes;
@@ -74,6 +86,7 @@ Buffer::~Buffer() {
     cuda::release_pinned(data_);
   } else if (device_.kind == DeviceKind::cuda) {
     cuda::release(device_.index, data_);
+    count_device_bytes(-bytes_);
   } else {
     std::free(data_);
   }
@@ -92,6 +105,8 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
   std::swap(pinned_, other.pinned_);
   return *this;
 }
+
+std::int64_t peak_device_bytes() { return most_device_bytes; }
 
 Tensor Buffer::tensor(DType dtype, std::initializer_list<std::int64_t> dims) const {
   const Tensor t(data_, dtype, dims, device_);

@@ -17,7 +17,7 @@ inline constexpr std::int64_t kAlignment = 64;
 enum class Fill { zeros, untouched };
 
 /// One allocation on a device. Move-only.
-/// CUDA: destroying it waits until the device is idle.
+/// CUDA: what was issued before it is destroyed may still use it; nobody waits for that.
 /// Errors: std::bad_alloc with the size, if the memory is not there.
 class Buffer {
  public:
@@ -40,6 +40,10 @@ class Buffer {
   Device device_{};
   bool pinned_ = false;
 };
+
+/// The most bytes that Buffers on CUDA devices have held at once in this process. What libraries
+/// and the driver take for themselves is not in it.
+std::int64_t peak_device_bytes();
 
 /// A stack of tensors: allocate, then release everything above a mark. It grows while it warms up;
 /// after a reset() with nothing on it, it holds one block of its high-water size, so that a

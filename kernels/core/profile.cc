@@ -1,5 +1,6 @@
 #include "kernels/core/profile.h"
 
+#include "kernels/core/backend.h"
 #include "kernels/core/trace.h"
 
 namespace jamba {
@@ -10,11 +11,24 @@ const char* part_name(Part part) {
   return kNames[static_cast<int>(part)];
 }
 
-void ProfileScope::add_to_trace(Clock::time_point end) const {
+Range::Range(Profile& profile, const char* name)
+    : profile_(profile),
+      name_(name),
+      begin_(watched(profile) ? Clock::now() : Clock::time_point()) {
+  if (cuda::push_range != nullptr) cuda::push_range(name);
+}
+
+Range::~Range() {
+  if (cuda::pop_range != nullptr) cuda::pop_range();
+  if (profile_.trace == nullptr) return;
   const auto ns = [](Clock::time_point time) {
     return std::chrono::nanoseconds(time.time_since_epoch()).count();
   };
-  profile_.trace->add(Trace::kComputeLane, part_name(part_), ns(begin_), ns(end));
+  profile_.trace->add(Trace::kComputeLane, name_, ns(begin_), ns(Clock::now()));
+}
+
+bool Range::watched(const Profile& profile) {
+  return profile.trace != nullptr || cuda::push_range != nullptr;
 }
 
 }  // namespace jamba

@@ -29,25 +29,39 @@ struct Profile {
   double& operator[](Part part) { return seconds[static_cast<std::size_t>(part)]; }
 };
 
-/// Adds the time of its scope to one part, and to the trace as an event of the part's name.
+/// Names its scope to who watches: to the trace as an event of the compute lane, and in programs
+/// with the CUDA backend to NVIDIA's profilers as an NVTX range of the calling thread. Ranges nest.
+class Range {
+ public:
+  /// name: lives as long as the range.
+  Range(Profile&, const char* name);
+  ~Range();
+  Range(const Range&) = delete;
+  Range& operator=(const Range&) = delete;
+
+  /// Whether anybody watches; if not, a name that costs something to make may be left empty.
+  static bool watched(const Profile&);
+
+ private:
+  Profile& profile_;
+  const char* name_;
+  Clock::time_point begin_;
+};
+
+/// Adds the time of its scope to one part. A range of its own, with the part's name by default.
 class ProfileScope {
  public:
-  ProfileScope(Profile& profile, Part part)
-      : profile_(profile), part_(part), begin_(Clock::now()) {}
-  ~ProfileScope() {
-    const Clock::time_point end = Clock::now();
-    profile_[part_] += std::chrono::duration<double>(end - begin_).count();
-    if (profile_.trace != nullptr) [[unlikely]]
-      add_to_trace(end);
-  }
+  ProfileScope(Profile& profile, Part part) : ProfileScope(profile, part, part_name(part)) {}
+  ProfileScope(Profile& profile, Part part, const char* name)
+      : profile_(profile), part_(part), range_(profile, name), begin_(Clock::now()) {}
+  ~ProfileScope() { profile_[part_] += seconds_since(begin_); }
   ProfileScope(const ProfileScope&) = delete;
   ProfileScope& operator=(const ProfileScope&) = delete;
 
  private:
-  void add_to_trace(Clock::time_point end) const;
-
   Profile& profile_;
   Part part_;
+  Range range_;
   Clock::time_point begin_;
 };
 

@@ -19,22 +19,19 @@ PendingCollective::PendingCollective(Communicator& group, Stream& stream,
 
 void PendingCollective::wait() {
   if (!running_) return;
-  const std::int64_t begin_ns = Trace::now_ns();
-  const std::unique_ptr<RunningOperation> running = std::move(running_);
-  running->finish();
   Profile& profile = stream_->profile();
-  profile[Part::communication] += static_cast<double>(Trace::now_ns() - begin_ns) * 1e-9;
-  if (profile.trace != nullptr) trace_wait(*running, begin_ns);
-}
-
-void PendingCollective::trace_wait(const RunningOperation& running,
-                                   std::int64_t wait_begin_ns) const {
-  Trace& trace = *stream_->profile().trace;
-  const std::int64_t now = Trace::now_ns();
-  trace.add(Trace::kComputeLane, fmt::format("{}{}", kWaitPrefix, group_->axis()), wait_begin_ns,
-            now);
-  trace.add(trace.lane(fmt::format("comm {}", group_->axis())), label_, begin_ns_,
-            running.done_ns() > 0 ? running.done_ns() : now);
+  const std::unique_ptr<RunningOperation> running = std::move(running_);
+  const std::string name =
+      Range::watched(profile) ? fmt::format("{}{}", kWaitPrefix, group_->axis()) : "";
+  std::int64_t end_ns = 0;
+  {
+    const ProfileScope timer(profile, Part::communication, name.c_str());
+    running->finish();
+    end_ns = running->done_ns() > 0 ? running->done_ns() : Trace::now_ns();
+  }
+  if (profile.trace == nullptr) return;
+  profile.trace->add(profile.trace->lane(fmt::format("comm {}", group_->axis())), label_, begin_ns_,
+                     end_ns);
 }
 
 Communicator::Communicator(std::string axis, int rank, int size)
@@ -60,17 +57,18 @@ std::unique_ptr<RunningOperation> Communicator::start_anywhere(Stream& stream,
 
 PendingCollective Communicator::launch(Stream& stream, Operation op) {
   check_arguments(op, stream.device(), rank_, size_);
-  const ProfileScope timer(stream.profile(), Part::communication);
+  const bool watched = size_ > 1 && Range::watched(stream.profile());
+  const std::string label = watched ? op.label() : "";
+  const ProfileScope timer(stream.profile(), Part::communication,
+                           watched ? label.c_str() : part_name(Part::communication));
   if (size_ == 1) {
     copy_own_part(stream, op, 0);
     return {};
   }
   op.number = next_number(op);
   bytes_sent_ += sent_bytes(op, rank_, size_);
-  const bool traced = stream.profile().trace != nullptr;
-  const std::int64_t begin_ns = traced ? Trace::now_ns() : 0;
-  return PendingCollective(*this, stream, start_anywhere(stream, op), traced ? op.label() : "",
-                           begin_ns);
+  const std::int64_t begin_ns = Trace::now_ns();
+  return PendingCollective(*this, stream, start_anywhere(stream, op), label, begin_ns);
 }
 
 std::int64_t Communicator::next_number(const Operation& op) {

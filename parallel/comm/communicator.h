@@ -33,12 +33,10 @@ class PendingCollective {
   void wait();
 
  private:
-  void trace_wait(const RunningOperation&, std::int64_t wait_begin_ns) const;
-
   Communicator* group_ = nullptr;
   Stream* stream_ = nullptr;
   std::unique_ptr<RunningOperation> running_;
-  std::string label_;  // for the trace; empty without one
+  std::string label_;  // for the trace; empty if nobody watches
   std::int64_t begin_ns_ = 0;
 };
 

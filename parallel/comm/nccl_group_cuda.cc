@@ -243,15 +243,10 @@ class NcclGroup final : public DeviceGroup, private WaitWatcher {
     });
   }
 
-  /// Memory that grows stays: freeing it would wait for all of the device, so also for operations
-  /// that other ranks only come to after this one. Doubling bounds what stays by what is in use.
   char* scratch(std::int64_t bytes) {
-    if (scratch_.empty() || scratch_.back().bytes() < bytes) {
-      const std::int64_t twice = scratch_.empty() ? 0 : 2 * scratch_.back().bytes();
-      scratch_.emplace_back(std::max(bytes, twice), collectives_.stream().device(),
-                            Fill::untouched);
-    }
-    return static_cast<char*>(scratch_.back().data());
+    if (scratch_.bytes() < bytes)
+      scratch_ = Buffer(bytes, collectives_.stream().device(), Fill::untouched);
+    return static_cast<char*>(scratch_.data());
   }
 
   /// out = this rank's slice of the sum; slice(r) of x is what rank r sums.
@@ -358,7 +353,7 @@ class NcclGroup final : public DeviceGroup, private WaitWatcher {
 
   Communicator& group_;
   // Freeing them waits for the device, so the channels go first.
-  std::vector<Buffer> scratch_;  // of collectives, which run one after the other; the last is used
+  Buffer scratch_;  // of collectives, which run one after the other
   std::vector<std::shared_ptr<Event>> events_;
   Channel collectives_;
   std::unique_ptr<Channel> up_, down_;

@@ -42,6 +42,8 @@ def losses(path):
     return [(s["loss"], s["grad_norm"]) for s in steps if s["kind"] == "step"]
 cpu, cuda = (losses(p) for p in sys.argv[1:])
 assert len(cpu) == len(cuda) == 5, (cpu, cuda)
+held = [s["peak_memory_bytes"] for s in map(json.loads, open(sys.argv[2])) if s["kind"] == "step"]
+assert 1e5 < held[0] < 3e7, held  # of the device, not of the process
 for a, b in zip(cpu, cuda):
     assert all(abs(x - y) <= 1e-4 * abs(x) for x, y in zip(a, b)), (a, b)
 PY

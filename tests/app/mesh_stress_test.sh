@@ -98,6 +98,8 @@ assert {"compute", "comm tp"} <= lanes, lanes
 assert {e["pid"] for e in events} == {0, 1}
 names = {e["name"].split(" ")[0] for e in events if e["ph"] == "X"}
 assert {"matmul", "scan", "reduce_scatter", "all_gather", "wait"} <= names, names
+whole = {e["name"] for e in events if e["ph"] == "X"}
+assert {"embedding forward", "head backward", "layer 0 mamba+dense forward", "layer 0 mamba+dense backward"} <= whole, whole
 PY
 
 # --- A rank that stops in the middle: the others end the job and name it --------------------------

@@ -1,6 +1,7 @@
 // jamba bench MODEL.yaml [--seq-len N] [--batch N] [--steps N] [--dtype float32|bfloat16]
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -142,12 +143,13 @@ int run_ranks(const Options& options, MpiSession& mpi) {
   const double tokens_per_s = static_cast<double>(options.batch * options.seq_len) / seconds;
   const double flops = train_flops_per_token(config.model, options.seq_len);
   const ParameterCount count = count_parameters(config.model);
-  std::int64_t memory = peak_memory_bytes();
-  world.all_reduce(stream, Tensor(&memory, DType::i64, {1}), ReduceOp::max);
+  std::array<std::int64_t, 2> memory = {peak_memory_bytes(), peak_device_bytes()};
+  world.all_reduce(stream, Tensor(memory.data(), DType::i64, {2}), ReduceOp::max);
   nlohmann::ordered_json out = {
       {"tokens_per_s", tokens_per_s},
       {"step_s", seconds},
-      {"peak_rss_gib", static_cast<double>(memory) / (1 << 30)},
+      {"peak_rss_gib", static_cast<double>(memory[0]) / (1 << 30)},
+      {"peak_device_gib", static_cast<double>(memory[1]) / (1 << 30)},
       {"model_flops_per_token", flops},
       {"peak_gflops", peak},
       {"share_of_peak", flops * tokens_per_s / (peak * world.size() * 1e9)},

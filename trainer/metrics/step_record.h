@@ -30,7 +30,7 @@ struct StepRecord {
   double tokens_per_second = 0;
   double mfu = 0;
   double peak_gflops = 0;                   // of all ranks; what mfu is measured against
-  std::int64_t peak_memory_bytes = 0;       // of the largest rank, since it started
+  std::int64_t peak_memory_bytes = 0;       // of the largest rank or its device, since it started
   double expert_load_max = 0;               // busiest expert over mean, worst layer; 0: no experts
   double expert_entropy = 0;                // of the load over experts, mean over layers
   std::int64_t dropped_rows = 0;            // copies of tokens that experts had no room for

@@ -21,10 +21,19 @@ std::variant<Mlp, Moe> make_ffn(const ModelConfig& c, const Parameters& p, FfnKi
 
 std::string layer_prefix(std::int64_t layer) { return fmt::format("model.layers.{}.", layer); }
 
+/// "layer 3 mamba+moe".
+std::string range_name(LayerKind kind, std::int64_t layer) {
+  return fmt::format("layer {} {}+{}", layer,
+                     kind.mixer == MixerKind::attention ? "attention" : "mamba",
+                     kind.ffn == FfnKind::dense ? "dense" : "moe");
+}
+
 }  // namespace
 
 Block::Block(const ModelConfig& c, const Parameters& p, LayerKind kind, std::int64_t layer)
-    : num_experts_(c.num_experts),
+    : forward_name_(range_name(kind, layer) + " forward"),
+      backward_name_(range_name(kind, layer) + " backward"),
+      num_experts_(c.num_experts),
       eps_(static_cast<float>(c.rms_norm_eps)),
       region_(p.mesh().tp(), p.sequence_parallel()),
       mixer_norm_(p.weight(layer_prefix(layer) + "input_layernorm.weight")),
@@ -41,6 +50,7 @@ Tensor Block::normed(const Context& ctx, Tensor x, Tensor rstd, const Weight& w)
 
 void Block::forward(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
                     const RouterStatistics& statistics, const Routing& routing, Saved& s) const {
+  const Range range(ctx.stream.profile(), forward_name_.c_str());
   s.x = x;
   s.rstd_mixer = ctx.activation(DType::f32, {x.rows()});
   const Tensor mixer_out = ctx.activation(x.dtype(), {x.rows(), x.cols()});
@@ -95,6 +105,7 @@ void Block::region_backward(const Context& ctx, const Sequences& seqs, Tensor dx
 
 void Block::backward(const Context& ctx, const Sequences& seqs, Tensor dy,
                      const RouterLossGradient& loss, const Routing& routing, const Saved& s) const {
+  const Range range(ctx.stream.profile(), backward_name_.c_str());
   ArenaScope scope(ctx.scratch);
   const Tensor dnormed = ctx.scratch.allocate(dy.dtype(), dy.dims());
   const Tensor dsum = dy, dx = dy;

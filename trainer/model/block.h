@@ -1,5 +1,6 @@
 #pragma once
 #include <optional>
+#include <string>
 #include <variant>
 
 #include "parallel/tensor_parallel.h"
@@ -49,6 +50,7 @@ class Block {
   void region_backward(const Context&, const Sequences&, Tensor dx, Tensor dy, Tensor in,
                        Backward&&) const;
 
+  std::string forward_name_, backward_name_;  // of ranges
   std::int64_t num_experts_;
   float eps_;
   TensorRegion region_;

@@ -90,6 +90,7 @@ void JambaModel::forward(const Context& ctx, const Microbatch& batch, Recomputat
                          Saved& saved) const {
   const std::int64_t tokens = batch.sequences.tokens();
   if (chunk_.embedding) {
+    const Range range(ctx.stream.profile(), "embedding forward");
     parameters_.before(Pass::forward, kEmbeddingPart);
     ArenaScope scope(ctx.scratch);
     const auto partial = region_.partial(ctx.stream, ctx.scratch, saved.hidden[0], tokens);
@@ -122,6 +123,7 @@ void JambaModel::logits(const Context& ctx, Tensor logits, Tensor final_normed,
 
 void JambaModel::token_losses(const Context& ctx, Tensor loss, const Microbatch& batch,
                               const Saved& saved) const {
+  const Range range(ctx.stream.profile(), "head forward");
   parameters_.before(Pass::forward, head_part(config_));
   head_->loss(ctx, loss, saved.hidden.back(), batch.labels.view({batch.sequences.tokens()}));
   parameters_.after(Pass::forward, head_part(config_));
@@ -231,6 +233,7 @@ void JambaModel::head_backward(const Context& ctx, const Microbatch& batch, cons
                                Tensor dx, Saved& saved, LossSums& sums) const {
   const std::int64_t tokens = batch.sequences.tokens();
   const Tensor labels = batch.labels.view({tokens});
+  const Range range(ctx.stream.profile(), "head backward");
   parameters_.before(Pass::backward, head_part(config_));
   ArenaScope scope(ctx.scratch);
   const Tensor loss = ctx.temporary(DType::f32, {tokens});
@@ -278,6 +281,7 @@ void JambaModel::backward(const Context& ctx, const Microbatch& batch, const Los
     parameters_.after(Pass::backward, part);
   }
   if (!chunk_.embedding) return;
+  const Range range(ctx.stream.profile(), "embedding backward");
   parameters_.before(Pass::backward, kEmbeddingPart);
   ArenaScope scope(ctx.scratch);
   embedding_backward(ctx.stream, ctx.scratch, embedding_->weight.grad,

@@ -10,6 +10,7 @@
 #include "kernels/core/backend.h"
 #include "kernels/core/cuda/check.h"
 #include "kernels/core/cuda/event.h"
+#include "kernels/core/cuda/retired_memory.h"
 #include "kernels/core/cuda/stream_cuda.h"
 #include "kernels/core/handle.h"
 
@@ -32,20 +33,25 @@ class NativeStream final : public BackendState {
         &stream, cudaStreamNonBlocking, priority == StreamPriority::high ? highest : lowest));
     stream_ = Handle(stream);
     end_.emplace();
+    RetiredMemory::of_process().add_stream(stream);
   }
-  ~NativeStream() override { static_cast<void>(cudaStreamSynchronize(stream_.get())); }
+  ~NativeStream() override {
+    static_cast<void>(cudaStreamSynchronize(stream_.get()));
+    RetiredMemory::of_process().remove_stream(stream_.get());
+  }
 
   /// Waits until the stream has nothing left to do.
   void wait() {
     std::erase_if(watchers_, [](const auto& watcher) { return watcher.expired(); });
     while (!watchers_.empty()) {
       const cudaError_t state = cudaStreamQuery(stream_.get());
-      if (state == cudaSuccess) return;
+      if (state == cudaSuccess) break;
       if (state != cudaErrorNotReady) JAMBA_CUDA_CHECK(state);
       look();
       std::this_thread::yield();
     }
-    JAMBA_CUDA_CHECK(cudaStreamSynchronize(stream_.get()));
+    if (watchers_.empty()) JAMBA_CUDA_CHECK(cudaStreamSynchronize(stream_.get()));
+    RetiredMemory::of_process().free_if_idle();
   }
   void watch(std::weak_ptr<WaitWatcher> added) {
     for (const auto& watcher : watchers_)
@@ -140,7 +146,11 @@ void synchronize_device(int index) {
 void* allocate(int index, std::int64_t bytes, Fill fill) {
   JAMBA_CUDA_CHECK(cudaSetDevice(index));
   void* data = nullptr;
-  const cudaError_t error = cudaMalloc(&data, static_cast<std::size_t>(bytes));
+  cudaError_t error = cudaMalloc(&data, static_cast<std::size_t>(bytes));
+  if (error == cudaErrorMemoryAllocation && RetiredMemory::of_process().free_all()) {
+    static_cast<void>(cudaGetLastError());
+    error = cudaMalloc(&data, static_cast<std::size_t>(bytes));
+  }
   if (error == cudaErrorMemoryAllocation) {
     static_cast<void>(cudaGetLastError());
     return nullptr;
@@ -154,7 +164,7 @@ void* allocate(int index, std::int64_t bytes, Fill fill) {
   return data;
 }
 
-void release(int, void* data) noexcept { static_cast<void>(cudaFree(data)); }
+void release(int, void* data) noexcept { RetiredMemory::of_process().retire(data); }
 
 void* allocate_pinned(std::int64_t bytes) {
   void* data = nullptr;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace cuda_emulation {
 
@@ -31,6 +32,10 @@ bool is_device_address(const void* data);
 void mark_written(const void* data, std::size_t bytes);
 /// With the checks: fail() if a kernel, copy or library has not written all of the bytes.
 void expect_written(const void* data, std::size_t bytes, const char* what);
+
+/// The names of all ranges that were pushed (NVTX), in order, each indented by two spaces for every
+/// range around it.
+const std::vector<std::string>& ranges();
 
 /// Opens device memory to the host while it lives.
 class DeviceAccess {
