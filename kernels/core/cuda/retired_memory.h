@@ -8,10 +8,10 @@
 
 namespace jamba::cuda {
 
-/// cudaFree waits for everything on the device, messages of other ranks included, which may only come
-/// once this rank goes on: a rank that frees with a receive in flight could wait for ever. So memory
-/// that streams may still use is kept, and freed when all of the process's streams are seen idle.
-/// Threads: any.
+/// cudaFree waits for everything on the device, messages of other ranks included, which may only
+/// come once this rank goes on: a rank that frees with a receive in flight could wait for ever. So
+/// memory that streams may still use is kept, and freed when all of the process's streams are seen
+/// idle. Threads: any.
 class RetiredMemory {
  public:
   static RetiredMemory& of_process();
