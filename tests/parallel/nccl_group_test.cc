@@ -19,7 +19,8 @@
 
 namespace cuda_emulation {
 JAMBA_WEAK void set_seed(std::uint64_t seed);
-}
+JAMBA_WEAK void break_connections(bool broken);
+}  // namespace cuda_emulation
 
 namespace jamba {
 namespace {
@@ -209,6 +210,22 @@ TEST_F(LostRank, EndsTheHostsWaitWithWords) {
   stream->synchronize();
   EXPECT_THAT(error_of([&] { group_->broadcast(*stream, x, 0); }), HasSubstr("unusable"));
   EXPECT_THAT(error_of([&] { same_ranks->broadcast(*stream, x, 0); }), HasSubstr("unusable"));
+}
+
+TEST_F(LostRank, IsWhatNcclMayReportInTheBackground) {
+  if (&cuda_emulation::break_connections == nullptr) GTEST_SKIP() << "only a twin breaks at will";
+  Stream stream = Stream::on(device_);
+  const Tensor x = floats(10, 1);
+  group_->all_reduce(stream, x);
+  stream.synchronize();
+  world().barrier();
+  if (is_last()) return;
+  group_->all_reduce(stream, x);
+  cuda_emulation::break_connections(true);
+  EXPECT_THAT(error_of([&] { stream.synchronize(); }),
+              HasSubstr("all_reduce sum of float32[10] over world (collectives): NCCL: "));
+  cuda_emulation::break_connections(false);
+  EXPECT_THAT(error_of([&] { group_->broadcast(stream, x, 0); }), HasSubstr("unusable"));
 }
 
 TEST_F(LostRank, EndsACopyToTheHost) {

@@ -37,6 +37,9 @@ void expect_written(const void* data, std::size_t bytes, const char* what);
 /// range around it.
 const std::vector<std::string>& ranges();
 
+/// Whether NCCL's communicators of this process report, in the background, that they lost a rank.
+void break_connections(bool broken);
+
 /// Opens device memory to the host while it lives.
 class DeviceAccess {
  public:
