@@ -143,17 +143,21 @@ TEST_F(FusedAttention, ManyShortDocumentsFillMoreThanOneRoundOfTheScan) {
   Both(c).expect_close();
 }
 
-TEST_F(FusedAttention, DocumentsBeyondThePromiseLeaveTheFirstOnesAlone) {
+TEST_F(FusedAttention, DocumentsBeyondThePromiseAreLeftOut) {
   if (test::checks_accesses())
     GTEST_SKIP() << "what nobody writes, the others' statistics, is read";
   Case c{shape_of(1, 100, 100, 1, 1, 8, 1), {{}}};
   for (std::int64_t i = 0; i < 100; i += 2) c.documents[0].push_back(i);
-  const Both both(c);
-  ASSERT_TRUE(both.taken_forward);
-  const Doubles got = both.fused.out.values(), want = both.tiled.out.values();
-  EXPECT_LE(test::worst_error(Doubles(got.begin(), got.begin() + 2 * 8),
-                              Doubles(want.begin(), want.begin() + 2 * 8)),
-            1.6e-2);
+  for (int run = 0; run < 10; ++run) {  // emulated, in as many orders
+    const Both both(c);
+    ASSERT_TRUE(both.taken_forward);
+    const Doubles got = both.fused.out.values(), want = both.tiled.out.values();
+    constexpr int kFirst = 2 * 8;  // elements of the first document
+    EXPECT_LE(test::worst_error(Doubles(got.begin(), got.begin() + kFirst),
+                                Doubles(want.begin(), want.begin() + kFirst)),
+              1.6e-2);
+    for (std::size_t i = kFirst; i < got.size(); ++i) ASSERT_TRUE(std::isnan(got[i])) << i;
+  }
 }
 
 TEST_F(FusedAttention, LeavesTheRestToOurOwn) {
