@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     const Index i = first + group * R + r;
     max[r] = -3.402823466e38f;
     sum[r] = 0.0f;
-    place[r] = i < s.seq ? s.place(i) : -1;
+    place[r] = s.place(i);  // beyond the last query too: nobody stores what it makes
     start[r] = starts != nullptr && i < s.seq ? starts[i] : 0;
 #pragma unroll
     for (int j = 0; j < kHeadDim / 32; ++j) sums[r][j] = {0.0f, 0.0f, 0.0f, 0.0f};

@@ -105,10 +105,11 @@ void add(Memory& memory, const Segments& segments) {
 }
 
 void run(Stream& stream, Arena& scratch, const Graph& graph, Memory& memory) {
-  constexpr std::int64_t kAligned = 256;  // what cuDNN's kernels take for granted
-  const auto room = reinterpret_cast<std::uintptr_t>(
-      scratch.allocate_bytes(graph.get_workspace_size() + kAligned));
-  void* const workspace = reinterpret_cast<void*>((room + kAligned - 1) / kAligned * kAligned);
+  constexpr std::size_t kAligned = 256;  // what cuDNN's kernels take for granted
+  const auto bytes = static_cast<std::size_t>(graph.get_workspace_size());
+  std::size_t room = bytes + kAligned;
+  void* workspace = scratch.allocate_bytes(static_cast<std::int64_t>(room));
+  std::align(kAligned, bytes, workspace, room);
   auto status = graph.execute(stream.backend_state<Graphs>().handle(), memory, workspace);
   if (status.is_bad())
     throw LogicError(fmt::format("cuDNN: running attention: {}", status.get_message()));

@@ -23,11 +23,10 @@ struct Boundaries {
   }
 };
 
-/// begins[token] = 1 or 0, and 0 at the end of all.
+/// begins[token] = 1 or 0. What it is at the end of all does not count.
 __global__ void __launch_bounds__(kThreads) mark_kernel(int* begins, Boundaries boundaries) {
   const Index token = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (token <= boundaries.tokens)
-    begins[token] = token < boundaries.tokens && boundaries.begins(token) ? 1 : 0;
+  if (token <= boundaries.tokens) begins[token] = boundaries.begins(token) ? 1 : 0;
 }
 
 /// first, last [slots]: tokens of the segments. begun[token]: segments that begin before it.

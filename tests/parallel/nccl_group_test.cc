@@ -13,7 +13,6 @@
 #include "kernels/core/cuda/stream_cuda.h"
 #include "tests/parallel/collective_cases.h"
 #include "tests/parallel/device_mirror.h"
-#include "tests/support/device.h"
 #include "tests/support/mpi_main.h"
 #include "tests/support/tensors.h"
 

@@ -1,6 +1,5 @@
 #include "tests/support/tensors.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>

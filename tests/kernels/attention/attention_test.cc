@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -351,6 +352,7 @@ TEST(Attention, GivesKeysThatNoQuerySeesNoGradient) {
   constexpr std::int64_t kUnseen = 50, kKeys = 150;
   Problem p(shape_of(1, 20, kKeys, 2, 1, 4));
   p.doc_start.assign(p.doc_start.size(), kUnseen);
+  for (Doubles* x : {&p.k, &p.v}) std::fill_n(x->begin(), kUnseen * 4, std::nan(""));
   const Problem none(shape_of(1, 0, kKeys, 2, 1, 4));
   for (const auto& [problem, unseen] :
        {std::pair<const Problem*, std::int64_t>{&p, kUnseen}, {&none, kKeys}}) {

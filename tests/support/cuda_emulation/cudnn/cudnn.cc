@@ -92,16 +92,18 @@ Pointer Graph::tensor(const Tensor_attributes& t) {
 
 Pointer Graph::result() { return tensor({}); }
 
-std::array<Pointer, 2> Graph::sdpa(Pointer q, Pointer k, Pointer v, SDPA_attributes options) {
+std::array<Pointer, 2> Graph::sdpa(const Pointer& q, const Pointer& k, const Pointer& v,
+                                   const SDPA_attributes& options) {
   if (node_) fail("cuDNN: a second node in a graph");
   if (!options.statistics) fail("cuDNN: attention without the statistics that backward needs");
   node_ = Node{options.mask, q, k, v, result(), result(), {}, {}, {}, {}, false, {}, {}};
   return {node_->out, node_->statistics};
 }
 
-std::array<Pointer, 3> Graph::sdpa_backward(Pointer q, Pointer k, Pointer v, Pointer out,
-                                            Pointer dout, Pointer statistics,
-                                            SDPA_backward_attributes options) {
+std::array<Pointer, 3> Graph::sdpa_backward(const Pointer& q, const Pointer& k, const Pointer& v,
+                                            const Pointer& out, const Pointer& dout,
+                                            const Pointer& statistics,
+                                            const SDPA_backward_attributes& options) {
   if (node_) fail("cuDNN: a second node in a graph");
   node_ = Node{options.mask,
                q,

@@ -106,10 +106,12 @@ class Graph {
   Graph& set_compute_data_type(DataType_t value) { return compute = value, *this; }
   Pointer tensor(const Tensor_attributes&);
   /// {out, statistics}
-  std::array<Pointer, 2> sdpa(Pointer q, Pointer k, Pointer v, SDPA_attributes);
+  std::array<Pointer, 2> sdpa(const Pointer& q, const Pointer& k, const Pointer& v,
+                              const SDPA_attributes&);
   /// {dq, dk, dv}
-  std::array<Pointer, 3> sdpa_backward(Pointer q, Pointer k, Pointer v, Pointer out, Pointer dout,
-                                       Pointer statistics, SDPA_backward_attributes);
+  std::array<Pointer, 3> sdpa_backward(const Pointer& q, const Pointer& k, const Pointer& v,
+                                       const Pointer& out, const Pointer& dout,
+                                       const Pointer& statistics, const SDPA_backward_attributes&);
   error_object build(const cudnnHandle_t&, const std::vector<HeurMode_t>&);
   std::int64_t get_workspace_size() const;
   error_object execute(cudnnHandle_t, std::unordered_map<std::int64_t, void*>& memory,
