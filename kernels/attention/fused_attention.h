@@ -8,9 +8,9 @@
 namespace jamba::cuda {
 
 /// As attention_forward and attention_backward, or false, and nothing done, if cuDNN does not take
-/// the case: float32, heads of no multiple of 8 elements, rows that do not start at multiples of 16
-/// bytes, documents of unknown number, or what its heuristics have no kernel for on the device.
-/// Weak: a program that is built with JAMBA_CUDNN=OFF has neither.
+/// the case: float32, heads of no multiple of 8 elements, fewer than 16 queries, rows that do not
+/// start at multiples of 16 bytes, documents of unknown number, or what its heuristics have no
+/// kernel for on the device. Weak: a program that is built with JAMBA_CUDNN=OFF has neither.
 /// Determinism: bitwise on one kind of device and version of cuDNN; only such kernels are asked
 /// for.
 JAMBA_WEAK bool fused_attention_forward(Stream&, Arena& scratch, Tensor out, Tensor lse, Tensor q,

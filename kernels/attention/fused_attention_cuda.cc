@@ -53,6 +53,9 @@ class Graphs final : public BackendState {
                   s.num_kv_heads, s.head_dim, segments, scale};
     const auto found = graphs_.find(key);
     if (found != graphs_.end()) return found->second.get();
+    // Scored texts have any length: the map must not grow for ever.
+    constexpr std::size_t kMostGraphs = 256;
+    if (graphs_.size() == kMostGraphs) graphs_.clear();
     return graphs_.emplace(key, make(direction, s, segments, scale)).first->second.get();
   }
 
@@ -87,7 +90,10 @@ std::int64_t num_slots(const Tensor& doc_start, const AttentionShape& s) {
 }
 
 bool takes(const AttentionShape& s, const Tensor& doc_start, std::initializer_list<Tensor> rows) {
-  if (s.batch == 0 || s.seq == 0 || s.head_dim % 8 != 0) return false;
+  // The rows of a tensor core's tile. Also, generation's keys grow by one a token, and a graph
+  // takes longer to make than such an attention to run.
+  constexpr std::int64_t kLeastQueries = 16;
+  if (s.batch == 0 || s.seq < kLeastQueries || s.head_dim % 8 != 0) return false;
   if (doc_start.present() && s.documents == 0) return false;
   for (const Tensor& t : rows) {
     if (t.dtype() != DType::bf16 || reinterpret_cast<std::uintptr_t>(t.raw()) % 16 != 0)
