@@ -5,6 +5,7 @@
 #include <hwy/targets.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "tests/support/tensors.h"
@@ -96,6 +97,21 @@ std::vector<Values> reference_inputs(const Run& r) {
   return in;
 }
 
+/// bfloat16 results of arithmetic in float32: so many units in the last place from the exact ones,
+/// besides what sums in float32 may lose.
+void expect_ulps(const std::string& name, double ulps, const std::vector<double>& got,
+                 const std::vector<double>& want) {
+  constexpr int kFractionBits = 7;
+  double squares = 0;
+  for (const double x : want) squares += x * x;
+  const double lost = 1e-5 * std::sqrt(squares / static_cast<double>(want.size()));
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    const double ulp = want[i] == 0 ? 0 : std::ldexp(1.0, std::ilogb(want[i]) - kFractionBits);
+    ASSERT_TRUE(std::abs(got[i] - want[i]) <= ulps * ulp + lost)
+        << name << ", element " << i << ": " << got[i] << " for " << want[i];
+  }
+}
+
 void expect_forward(const OpCase& op, const Run& r, const std::vector<Values>& in) {
   const std::vector<Values> want = op.reference(in);
   ASSERT_EQ(want.size(), op.outputs.size()) << op.name;
@@ -105,6 +121,9 @@ void expect_forward(const OpCase& op, const Run& r, const std::vector<Values>& i
     const double error = worst_error(r.outputs[i].values(), real);
     EXPECT_TRUE(error <= tolerance(op))
         << op.name << ": output " << op.outputs[i].name << " off by " << error;
+    if (op.outputs[i].dtype == DType::bf16)
+      expect_ulps(op.name + ": output " + op.outputs[i].name, op.ulps_bf16, r.outputs[i].values(),
+                  real);
   }
 }
 
