@@ -8,6 +8,7 @@
 
 #include "kernels/attention/attention.h"
 #include "kernels/core/cuda/launch.cuh"
+#include "kernels/core/cuda/reduce.cuh"
 
 namespace jamba::cuda {
 
@@ -140,12 +141,7 @@ __device__ __forceinline__ int first_key(const std::int32_t* doc_start, Index fi
   for (int row = threadIdx.x % kWarp; row < kRows; row += kWarp) {
     if (first + row < end) least = doc_start[first + row] < least ? doc_start[first + row] : least;
   }
-#pragma unroll
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    const int other = __shfl_xor_sync(kAllLanes, least, step);
-    least = other < least ? other : least;
-  }
-  return least;
+  return warp_min(least);
 }
 
 /// Calls f with the elements of a head that the kernels are made for, of at least so many.

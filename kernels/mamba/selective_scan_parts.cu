@@ -1,3 +1,4 @@
+#include "kernels/core/cuda/reduce.cuh"
 #include "kernels/mamba/selective_scan.cuh"
 
 namespace jamba::cuda {
@@ -6,15 +7,6 @@ namespace {
 
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / kWarp;
-
-__device__ __forceinline__ int least_of_warp(int value) {
-#pragma unroll
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    const int other = __shfl_xor_sync(kAllLanes, value, step);
-    value = other < value ? other : value;
-  }
-  return value;
-}
 
 /// first_document[batch, part]: the first step of the part's that begins a document; seq if none
 /// does. A block each.
@@ -30,11 +22,11 @@ __global__ void __launch_bounds__(kThreads)
     least = static_cast<int>(t);
     break;
   }
-  least = least_of_warp(least);
+  least = warp_min(least);
   if (threadIdx.x % kWarp == 0) least_of_warps[threadIdx.x / kWarp] = least;
   __syncthreads();
   if (threadIdx.x >= kWarp) return;
-  least = least_of_warp(least_of_warps[threadIdx.x]);
+  least = warp_min(least_of_warps[threadIdx.x]);
   if (threadIdx.x == 0) first_document[batch * gridDim.x + part] = least;
 }
 

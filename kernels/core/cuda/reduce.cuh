@@ -1,5 +1,5 @@
 #pragma once
-// Sums and maxima over the lanes of a warp and the warps of a block, in one fixed order.
+// Sums, maxima and minima over the lanes of a warp and the warps of a block, in one fixed order.
 
 #include "kernels/core/cuda/device.cuh"
 
@@ -18,6 +18,14 @@ __device__ __forceinline__ float warp_max(float x) {
 #pragma unroll
   for (int step = kLanes / 2; step > 0; step /= 2)
     x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
+  return x;
+}
+__device__ __forceinline__ int warp_min(int x) {
+#pragma unroll
+  for (int step = kWarp / 2; step > 0; step /= 2) {
+    const int other = __shfl_xor_sync(kAllLanes, x, step);
+    x = other < x ? other : x;
+  }
   return x;
 }
 
