@@ -4,11 +4,11 @@
 #include <cublasLt.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <string>
 #include <vector>
 
+#include "tests/support/cuda_emulation/bf16.h"
 #include "tests/support/cuda_emulation/emulation.h"
 
 using cuda_emulation::fail;
@@ -87,8 +87,7 @@ cublasLtMatmulAlgo_t fingerprint(const cublasLtMatmulDescOpaque_t& op, const Lay
 
 float read(const void* data, cudaDataType_t type, std::uint64_t i) {
   if (type == CUDA_R_32F) return static_cast<const float*>(data)[i];
-  return std::bit_cast<float>(static_cast<std::uint32_t>(static_cast<const std::uint16_t*>(data)[i])
-                              << 16);
+  return cuda_emulation::from_bf16(static_cast<const std::uint16_t*>(data)[i]);
 }
 
 void write(void* data, cudaDataType_t type, std::uint64_t i, float value) {
@@ -96,10 +95,7 @@ void write(void* data, cudaDataType_t type, std::uint64_t i, float value) {
     static_cast<float*>(data)[i] = value;
     return;
   }
-  const auto raw = std::bit_cast<std::uint32_t>(value);
-  const bool nan = (raw & 0x7fffffffu) > 0x7f800000u;
-  static_cast<std::uint16_t*>(data)[i] = static_cast<std::uint16_t>(
-      nan ? (raw >> 16) | 0x40u : (raw + 0x7fffu + ((raw >> 16) & 1u)) >> 16);
+  static_cast<std::uint16_t*>(data)[i] = cuda_emulation::to_bf16(value);
 }
 
 /// op(matrix) by rows, or op(matrix)^T by rows: [outer, k], k consecutive.

@@ -4,11 +4,11 @@
 #include <cudnn_frontend.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 #include <set>
 
+#include "tests/support/cuda_emulation/bf16.h"
 #include "tests/support/cuda_emulation/emulation.h"
 
 using cuda_emulation::fail;
@@ -232,9 +232,7 @@ class Graph::Run {
       out.push_back(
           t->type == DataType_t::FLOAT
               ? reinterpret_cast<const float*>(data)[at]
-              : std::bit_cast<float>(
-                    static_cast<std::uint32_t>(reinterpret_cast<const std::uint16_t*>(data)[at])
-                    << 16));
+              : cuda_emulation::from_bf16(reinterpret_cast<const std::uint16_t*>(data)[at]));
     });
     return out;
   }
@@ -247,9 +245,7 @@ class Graph::Run {
         reinterpret_cast<float*>(data)[at] = value;
         return;
       }
-      const auto raw = std::bit_cast<std::uint32_t>(value);
-      reinterpret_cast<std::uint16_t*>(data)[at] = static_cast<std::uint16_t>(
-          std::isnan(value) ? (raw >> 16) | 0x40u : (raw + 0x7fffu + ((raw >> 16) & 1u)) >> 16);
+      reinterpret_cast<std::uint16_t*>(data)[at] = cuda_emulation::to_bf16(value);
     });
     cuda_emulation::mark_written(data, extent(t, tokens));
   }
