@@ -8,15 +8,8 @@ namespace jamba::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-/// Tokens that one partial sum of dbias covers.
+/// Tokens that one partial sum covers.
 constexpr Index kTokenBlock = 64;
-
-template <class T, class B>
-__global__ void __launch_bounds__(kThreads)
-    forward_kernel(T* y, const B* bias, Index n, Index out) {
-  const Index i = static_cast<Index>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i < n) y[i] = from_float<T>(to_float(y[i]) + to_float(bias[i % out]));
-}
 
 /// parts [token blocks, out].
 template <class T>
@@ -32,15 +25,6 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 }  // namespace
-
-void bias_forward(Stream& stream, Tensor y, Tensor bias) {
-  visit_float(y.dtype(), [&]<class T>(T) {
-    visit_float(bias.dtype(), [&]<class B>(B) {
-      launch<kThreads>(stream, forward_kernel<T, B>, {ceil_div(y.numel(), kThreads)}, 0, y.ptr<T>(),
-                       bias.ptr<B>(), y.numel(), y.cols());
-    });
-  });
-}
 
 void bias_backward(Stream& stream, Arena& scratch, Tensor dbias, Tensor dy) {
   const std::int64_t tokens = dy.rows(), out = dy.cols(), blocks = ceil_div(tokens, kTokenBlock);

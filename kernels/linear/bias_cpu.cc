@@ -14,26 +14,13 @@ namespace jamba {
 namespace HWY_NAMESPACE {
 namespace {
 
-/// Tokens that one partial sum of dbias covers; also the unit of parallel work.
+/// Tokens that one partial sum covers; also the unit of parallel work.
 constexpr std::int64_t kTokenBlock = 64;
 
 template <class Y, class X>
 HWY_INLINE void add_row(Y* y, const X* x, std::int64_t n) {
   for_lanes(n, [&](std::int64_t i, std::int64_t count) HWY_ATTR {
     store_n(hn::Add(load_n(y + i, count), load_n(x + i, count)), y + i, count);
-  });
-}
-
-void forward(Stream& stream, Tensor y, Tensor bias) {
-  const std::int64_t out = y.dim(1);
-  visit_float(y.dtype(), [&]<class T>(T) {
-    visit_float(bias.dtype(), [&]<class B>(B) {
-      T* to = y.ptr<T>();
-      const B* row = bias.ptr<B>();
-      parallel_blocks(stream, y.dim(0), kTokenBlock, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t t = begin; t < end; ++t) add_row(to + t * out, row, out);
-      });
-    });
   });
 }
 
@@ -62,12 +49,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace jamba::cpu {
 
-HWY_EXPORT(forward);
 HWY_EXPORT(backward);
-
-void bias_forward(Stream& stream, Tensor y, Tensor bias) {
-  HWY_DYNAMIC_DISPATCH(forward)(stream, y, bias);
-}
 
 void bias_backward(Stream& stream, Arena& scratch, Tensor dbias, Tensor dy) {
   HWY_DYNAMIC_DISPATCH(backward)(stream, scratch, dbias, dy);

@@ -8,7 +8,6 @@ namespace jamba {
 JAMBA_DECLARE_BACKENDS(linear_forward);
 JAMBA_DECLARE_BACKENDS(linear_backward_input);
 JAMBA_DECLARE_BACKENDS(linear_backward_weight);
-JAMBA_DECLARE_BACKENDS(bias_forward);
 JAMBA_DECLARE_BACKENDS(bias_backward);
 
 namespace {
@@ -19,13 +18,17 @@ double flops(std::int64_t tokens, const Tensor& w) {
 
 }  // namespace
 
-void linear_forward(Stream& stream, Tensor y, Tensor x, Tensor w, Write write) {
+void linear_forward(Stream& stream, Tensor y, Tensor x, Tensor w, Tensor bias) {
   expect_float_tensor("w", w, {-1, -1});
   expect_tensor("x", x, w.dtype(), {-1, w.dim(1)});
   expect_result("y", y, w.dtype(), {x.dim(0), w.dim(0)});
+  if (bias.present()) {
+    expect_tensor("bias", bias, y.dtype(), {w.dim(0)});
+    JAMBA_CHECK(w.dim(1) > 0, "a bias for w {}, which takes no inputs", w.describe());
+  }
   ProfileScope scope(stream.profile(), Part::matmul);
   stream.profile().matmul_flops += flops(x.dim(0), w);
-  JAMBA_DISPATCH(linear_forward, stream, y, x, w, write);
+  JAMBA_DISPATCH(linear_forward, stream, y, x, w, bias);
 }
 
 void linear_backward_input(Stream& stream, Tensor dx, Tensor dy, Tensor w, Write write) {
@@ -44,13 +47,6 @@ void linear_backward_weight(Stream& stream, Tensor dw, Tensor dy, Tensor x, Writ
   ProfileScope scope(stream.profile(), Part::matmul);
   stream.profile().matmul_flops += flops(dy.dim(0), dw);
   JAMBA_DISPATCH(linear_backward_weight, stream, dw, dy, x, write);
-}
-
-void bias_forward(Stream& stream, Tensor y, Tensor bias) {
-  expect_float_tensor("y", y, {-1, -1});
-  expect_float_tensor("bias", bias, {y.dim(1)});
-  ProfileScope scope(stream.profile(), Part::rest);
-  JAMBA_DISPATCH(bias_forward, stream, y, bias);
 }
 
 void bias_backward(Stream& stream, Arena& scratch, Tensor dbias, Tensor dy) {

@@ -16,15 +16,14 @@ namespace jamba {
 // Scratch: panels, or cuBLASLt's workspace and its choice of kernels, kept by the stream; no
 //         allocation once it has made a product of each shape.
 
-/// y = x w^T.   Shapes: y [tokens, out]; x [tokens, in]; w [out, in].
-void linear_forward(Stream&, Tensor y, Tensor x, Tensor w, Write = Write::overwrite);
+/// y = x w^T + bias.   Shapes: y [tokens, out]; x [tokens, in]; w [out, in]; bias [out], optional,
+/// in y's dtype. The bias is added to the float32 sum: y is rounded once.
+void linear_forward(Stream&, Tensor y, Tensor x, Tensor w, Tensor bias = {});
 /// dx = dy w.   Shapes: dx [tokens, in]; dy [tokens, out]; w [out, in].
 void linear_backward_input(Stream&, Tensor dx, Tensor dy, Tensor w, Write = Write::overwrite);
 /// dw += dy^T x.   Shapes: dw [out, in] float32; dy [tokens, out]; x [tokens, in].
 void linear_backward_weight(Stream&, Tensor dw, Tensor dy, Tensor x, Write = Write::accumulate);
 
-/// y[t] += bias.   Shapes: y [tokens, out]; bias [out].
-void bias_forward(Stream&, Tensor y, Tensor bias);
 /// dbias += sum over tokens of dy.   Shapes: dbias [out] float32; dy [tokens, out].
 /// Determinism: fixed blocks of tokens, summed in order.
 void bias_backward(Stream&, Arena& scratch, Tensor dbias, Tensor dy);

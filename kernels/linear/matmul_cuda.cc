@@ -4,9 +4,9 @@
 
 namespace jamba::cuda {
 
-void linear_forward(Stream& stream, Tensor y, Tensor x, Tensor w, Write write) {
-  multiply(stream, {Form::y, write, x.dtype(), y.dtype(), x.rows(), w.dim(0), w.dim(1), x.raw(),
-                    w.raw(), y.raw()});
+void linear_forward(Stream& stream, Tensor y, Tensor x, Tensor w, Tensor bias) {
+  multiply(stream, {Form::y, Write::overwrite, x.dtype(), y.dtype(), x.rows(), w.dim(0), w.dim(1),
+                    x.raw(), w.raw(), y.raw(), bias.raw()});
 }
 
 void linear_backward_input(Stream& stream, Tensor dx, Tensor dy, Tensor w, Write write) {

@@ -46,20 +46,30 @@ Layout make_layout(DType dtype, std::int64_t row_elements, std::int64_t rows) {
   return Layout(layout);
 }
 
-Operation make_operation(Form form) {
+void set_bias(const Operation& operation, const void* bias) {
+  check(cublasLtMatmulDescSetAttribute(operation.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
+                                       sizeof bias),
+        "setting a bias");
+}
+
+Operation make_operation(Form form, const void* bias) {
   cublasLtMatmulDesc_t made = nullptr;
   check(cublasLtMatmulDescCreate(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F), "making a product");
   Operation operation(made);
-  const cublasOperation_t first = form == Form::y ? CUBLAS_OP_T : CUBLAS_OP_N;
-  const cublasOperation_t second = form == Form::dw ? CUBLAS_OP_T : CUBLAS_OP_N;
-  check(cublasLtMatmulDescSetAttribute(made, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first),
-        "transposing");
-  check(cublasLtMatmulDescSetAttribute(made, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second),
-        "transposing");
+  const auto set = [&](cublasLtMatmulDescAttributes_t attribute, auto value) {
+    check(cublasLtMatmulDescSetAttribute(made, attribute, &value, sizeof value),
+          "describing a product");
+  };
+  set(CUBLASLT_MATMUL_DESC_TRANSA, form == Form::y ? CUBLAS_OP_T : CUBLAS_OP_N);
+  set(CUBLASLT_MATMUL_DESC_TRANSB, form == Form::dw ? CUBLAS_OP_T : CUBLAS_OP_N);
+  if (bias) {
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set_bias(operation, bias);  // the choice of a kernel looks at its alignment
+  }
   return operation;
 }
 
-/// The largest power of two, 256 at most, that divides the address.
+/// The largest power of two, 256 at most, that divides the address. 0: nothing is there.
 std::uint32_t alignment_of(const void* data) {
   constexpr std::uintptr_t kMost = 256;
   const auto address = reinterpret_cast<std::uintptr_t>(data);
@@ -93,7 +103,8 @@ class Products final : public BackendState {
                   p.k,
                   alignment_of(p.a),
                   alignment_of(p.b),
-                  alignment_of(p.c)};
+                  alignment_of(p.c),
+                  alignment_of(p.bias)};
     const auto found = plans_.find(key);
     if (found != plans_.end()) return found->second;
     // Experts' row counts change every step: the map must not grow for ever.
@@ -110,10 +121,10 @@ class Products final : public BackendState {
 
  private:
   using Key = std::tuple<Form, DType, DType, std::int64_t, std::int64_t, std::int64_t,
-                         std::uint32_t, std::uint32_t, std::uint32_t>;
+                         std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t>;
 
   Plan make_plan(const Product& p) const {
-    Plan plan{make_operation(p.form),
+    Plan plan{make_operation(p.form, p.bias),
               p.form == Form::y ? make_layout(p.dtype, p.k, p.n) : make_layout(p.dtype, p.n, p.k),
               p.form == Form::dw ? make_layout(p.dtype, p.m, p.k) : make_layout(p.dtype, p.k, p.m),
               make_layout(p.result_dtype, p.n, p.m),
@@ -168,6 +179,7 @@ void multiply(Stream& stream, const Product& p) {
   }
   auto& products = stream.backend_state<Products>();
   const Plan& plan = products.plan(p);
+  if (p.bias) set_bias(plan.operation, p.bias);
   const float alpha = 1.0f, beta = p.write == Write::accumulate ? 1.0f : 0.0f;
   check(cublasLtMatmul(products.handle(), plan.operation.get(), &alpha, p.b, plan.first.get(), p.a,
                        plan.second.get(), &beta, p.c, plan.result.get(), p.c, plan.result.get(),

@@ -22,9 +22,10 @@ struct Product {
   const void* a;
   const void* b;
   void* c;
+  const void* bias = nullptr;  // [n], in c's dtype; form y only
 };
 
-/// c = a b, or c += a b. Sums in float32: no TF32 for float32 inputs.
+/// c = a b + bias, or c += a b + bias. Sums in float32: no TF32 for float32 inputs.
 /// Kernels are chosen by cuBLASLt's heuristics once a shape, dtypes and alignment, and kept with
 /// the stream. Only such are asked for that reduce in a fixed order. The workspace is the stream's;
 /// it grows to the largest that was asked for. Errors: UnsupportedError with the shape if cuBLASLt

@@ -150,12 +150,17 @@ void Block::infer(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
   const Tensor mixer_out = ctx.activations.allocate(x.dtype(), x.dims());
   {
     ArenaScope scope(ctx.scratch);
-    const Tensor in = normed(ctx, x, ctx.temporary(DType::f32, {x.rows()}), *mixer_norm_);
+    const Tensor in = region_.gather(
+        ctx.stream, ctx.scratch,
+        normed(ctx, x, ctx.temporary(DType::f32, {x.rows()}), *mixer_norm_), seqs.tokens());
+    const auto partial = region_.partial(ctx.stream, ctx.scratch, mixer_out, seqs.tokens());
     if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
-      attention->infer(ctx, seqs, mixer_out, in, std::get<KvCache>(state));
+      attention->infer(ctx, seqs, partial.tokens, in, std::get<KvCache>(state));
     } else {
-      std::get<MambaMixer>(mixer_).infer(ctx, seqs, mixer_out, in, std::get<MambaState>(state));
+      std::get<MambaMixer>(mixer_).infer(ctx, seqs, partial.tokens, in,
+                                         std::get<MambaState>(state));
     }
+    region_.reduce(ctx.stream, mixer_out, partial);
   }
   RouterStatistics statistics;
   if (has_experts()) statistics = make_statistics(ctx.activations, 1, num_experts_, x.rows());

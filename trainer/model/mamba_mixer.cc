@@ -33,8 +33,9 @@ MambaMixer::MambaMixer(const ModelConfig& c, const Parameters& p, const std::str
 namespace {
 
 /// Of in_proj's weight or bias [2, inner, ...]: what makes the convolution's input (half 0) or the
-/// gate z (half 1).
+/// gate z (half 1). An absent bias has absent halves.
 Tensor in_proj_half(const Tensor& t, int half) {
+  if (!t.present()) return {};
   const Tensor part = t.slice(half, 1);
   return t.rank() == 3 ? part.view({t.dim(1), t.dim(2)}) : part.view({t.dim(1)});
 }
@@ -49,8 +50,8 @@ MambaMixer::ScanOperands MambaMixer::project(const Context& ctx, const Sequences
   s.z = ctx.activation(dtype, {seqs.batch, seqs.seq, inner_});
   for (const int half : {0, 1}) {
     const Tensor out = (half == 0 ? s.conv_in : s.z).view({tokens, inner_});
-    linear_forward(ctx.stream, out, x, in_proj_half(in_proj_->value, half));
-    if (in_bias_->present()) bias_forward(ctx.stream, out, in_proj_half(in_bias_->value, half));
+    linear_forward(ctx.stream, out, x, in_proj_half(in_proj_->value, half),
+                   in_proj_half(in_bias_->value, half));
   }
   if (ctx.mesh.cp().size() > 1) {
     history = s.halo = ctx.activation(dtype, {seqs.batch, conv_width_ - 1, inner_});
@@ -101,10 +102,8 @@ SelectiveScanInputs MambaMixer::scan_inputs(const Sequences& seqs, const ScanOpe
 /// The output's bias is in one rank's partial sum.
 void MambaMixer::project_out(const Context& ctx, Tensor y, Tensor gated) const {
   const Tensor flat = gated.view({gated.rows(), inner_});
-  linear_forward(ctx.stream, y, flat, out_proj_->value);
-  if (out_bias_->present() && ctx.mesh.tp().rank() == 0) {
-    bias_forward(ctx.stream, y, out_bias_->value);
-  }
+  linear_forward(ctx.stream, y, flat, out_proj_->value,
+                 ctx.mesh.tp().rank() == 0 ? out_bias_->value : Tensor{});
 }
 
 /// Few enough that the next rank starts early, enough to keep threads busy; the same on every rank

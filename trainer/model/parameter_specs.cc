@@ -26,6 +26,10 @@ class SpecList {
     spec.gradient_overwritten = true;
     return spec;
   }
+  /// Of a product whose result is in the compute dtype: the bias is in the dtype of the result.
+  void product_bias(const std::string& name, Shape shape, CutDim tp) {
+    add(name, std::move(shape), tp, InitRule::zeros);
+  }
   ParameterSpec& plain_float32(const std::string& name, Shape shape, CutDim tp, InitRule init) {
     ParameterSpec& spec = add(name, std::move(shape), tp, init);
     spec.keep_float32 = true;
@@ -66,7 +70,7 @@ void add_mamba(SpecList& list, const ModelConfig& c) {
   const CutDim channels{0}, in_channels{1};
   list.matrix("mamba.in_proj.weight", {2, inner, c.hidden_size}, CutDim{1}, InitRule::mamba_linear);
   if (c.mamba_proj_bias) {
-    list.plain_float32("mamba.in_proj.bias", {2, inner}, CutDim{1}, InitRule::zeros);
+    list.product_bias("mamba.in_proj.bias", {2, inner}, CutDim{1});
   }
   list.plain_float32("mamba.conv1d.weight", {inner, c.mamba_d_conv}, channels, InitRule::conv)
       .weight_decay = true;

@@ -42,11 +42,13 @@ std::vector<double> product(const std::vector<double>& a, const std::vector<doub
   return c;
 }
 
-OpCase linear_case(const Dims& dims, DType dtype, DType result, Write write) {
+/// write: of dx.
+OpCase linear_case(const Dims& dims, DType dtype, DType result, Write write, bool bias) {
   const auto [tokens, in, out] = dims;
   OpCase op;
-  op.name = fmt::format("linear {} -> {} [{}, {}] -> {}{}", dtype_name(dtype), dtype_name(result),
-                        tokens, in, out, write == Write::accumulate ? ", accumulating" : "");
+  op.name = fmt::format("linear {} -> {} [{}, {}] -> {}{}{}", dtype_name(dtype), dtype_name(result),
+                        tokens, in, out, write == Write::accumulate ? ", accumulating" : "",
+                        bias ? ", bias" : "");
   op.inputs = {{.name = "x",
                 .dtype = dtype,
                 .dims = {tokens, in},
@@ -58,6 +60,13 @@ OpCase linear_case(const Dims& dims, DType dtype, DType result, Write write) {
                 .values = test::normal_values(out * in, 1, "w"),
                 .gradient_accumulates = true}};
   op.inputs[0].gradient_accumulates = write == Write::accumulate;
+  if (bias) {
+    op.inputs.push_back({.name = "bias",
+                         .dtype = result,
+                         .dims = {out},
+                         .values = test::normal_values(out, 1, "bias"),
+                         .gradient_accumulates = true});
+  }
   op.outputs = {{.name = "y", .dtype = result, .dims = {tokens, out}}};
   op.reference = [dims](const std::vector<Values>& v) {
     Values y(static_cast<std::size_t>(dims.tokens * dims.out));
@@ -66,15 +75,16 @@ OpCase linear_case(const Dims& dims, DType dtype, DType result, Write write) {
         for (std::int64_t i = 0; i < dims.in; ++i) {
           y[t * dims.out + o] += v[0][t * dims.in + i] * v[1][o * dims.in + i];
         }
+        if (v.size() > 2) y[t * dims.out + o] += v[2][o];
       }
     }
     return std::vector<Values>{y};
   };
-  op.forward = [](Stream& s, Arena&, auto inputs, auto outputs) {
-    linear_forward(s, outputs[0], inputs[0], inputs[1]);
+  op.forward = [bias](Stream& s, Arena&, auto inputs, auto outputs) {
+    linear_forward(s, outputs[0], inputs[0], inputs[1], bias ? inputs[2] : Tensor{});
   };
   // The gradient of y has y's dtype, but a product's inputs agree: hand it over in the inputs' own.
-  op.backward = [write, dtype](Stream& s, Arena& scratch, auto inputs, auto, auto dout, auto din) {
+  op.backward = [=](Stream& s, Arena& scratch, auto inputs, auto, auto dout, auto din) {
     Tensor dy = dout[0];
     if (dy.dtype() != dtype) {
       dy = scratch.allocate(dtype, dout[0].dims());
@@ -82,6 +92,7 @@ OpCase linear_case(const Dims& dims, DType dtype, DType result, Write write) {
     }
     linear_backward_input(s, din[0], dy, inputs[1], write);
     linear_backward_weight(s, din[1], dy, inputs[0]);
+    if (bias) bias_backward(s, scratch, din[2], dout[0]);
   };
   return op;
 }
@@ -89,14 +100,17 @@ OpCase linear_case(const Dims& dims, DType dtype, DType result, Write write) {
 TEST(Linear, MatchesReferenceForwardAndBackward) {
   for (const Dims& dims : kSmall) {
     for (const Write write : {Write::overwrite, Write::accumulate}) {
-      check_op(linear_case(dims, DType::f32, DType::f32, write));
-      check_op(linear_case(dims, DType::bf16, DType::bf16, write));
-      check_op(linear_case(dims, DType::bf16, DType::f32, write));
+      for (const bool bias : {false, true}) {
+        check_op(linear_case(dims, DType::f32, DType::f32, write, bias));
+        check_op(linear_case(dims, DType::bf16, DType::bf16, write, bias));
+        check_op(linear_case(dims, DType::bf16, DType::f32, write, bias));
+      }
     }
   }
 }
 
-/// All three products at once, with the result's dtype for y and dx.
+/// All three products at once, with the result's dtype for y and dx. Where they accumulate, y has
+/// a bias.
 struct Results {
   std::vector<double> y, dx, dw;
   bool intact = true;
@@ -117,19 +131,24 @@ Results run(const Operands& in, const Dims& d, DType result, Write write, int th
                ? GuardedTensor(dtype, {rows, cols})
                : GuardedTensor(dtype, {rows, cols}, test::normal_values(rows * cols, 3, name));
   };
-  const GuardedTensor y = filled(result, d.tokens, d.out, "y");
+  const GuardedTensor y(result, {d.tokens, d.out});
+  const GuardedTensor bias = filled(result, 1, d.out, "bias");
   const GuardedTensor dx = filled(result, d.tokens, d.in, "dx");
   const GuardedTensor dw = filled(DType::f32, d.out, d.in, "dw");
-  linear_forward(stream, y.tensor(), in.x.tensor(), in.w.tensor(), write);
+  linear_forward(stream, y.tensor(), in.x.tensor(), in.w.tensor(),
+                 write == Write::accumulate ? bias.tensor().view({d.out}) : Tensor{});
   linear_backward_input(stream, dx.tensor(), in.dy.tensor(), in.w.tensor(), write);
   linear_backward_weight(stream, dw.tensor(), in.dy.tensor(), in.x.tensor(), write);
   return {y.values(), dx.values(), dw.values(),
           y.guards_intact() && dx.guards_intact() && dw.guards_intact()};
 }
 
+/// before: what the result was added to; a row of it stands for all rows.
 void expect_close(const std::vector<double>& got, std::vector<double> want,
                   const std::vector<double>& before, double bound, const std::string& what) {
-  for (std::size_t i = 0; i < before.size(); ++i) want[i] += before[i];
+  if (!before.empty()) {
+    for (std::size_t i = 0; i < want.size(); ++i) want[i] += before[i % before.size()];
+  }
   const double error = test::worst_error(got, want);
   EXPECT_TRUE(error <= bound) << what << " off by " << error;
 }
@@ -156,7 +175,7 @@ TEST(Linear, LargeProductsMatchReference) {
           const std::string what = fmt::format("[{}, {}, {}] {} -> {}", d.tokens, d.in, d.out,
                                                dtype_name(dtype), dtype_name(result));
           EXPECT_TRUE(got.intact) << what;
-          expect_close(got.y, y, before(d.tokens * d.out, result, "y"), bound, what + " y");
+          expect_close(got.y, y, before(d.out, result, "bias"), bound, what + " y");
           expect_close(got.dx, dx, before(d.tokens * d.in, result, "dx"), bound, what + " dx");
           expect_close(got.dw, dw, before(d.out * d.in, DType::f32, "dw"), 4e-6, what + " dw");
         }
@@ -228,6 +247,28 @@ TEST(Linear, WithoutTokensZeroesOrKeepsTheWeightGradient) {
   EXPECT_TRUE(run(in, d, DType::f32, Write::overwrite, 2).y.empty());
 }
 
+// Layers of a model have products of the same shapes.
+TEST(Linear, AddsTheBiasOfEachCall) {
+  const GuardedTensor x(DType::f32, {1, 2}, {1, 1}), w(DType::f32, {3, 2}, {0, 0, 1, 1, 2, 2});
+  const GuardedTensor a(DType::f32, {3}, {10, 20, 30}), b(DType::f32, {3}, {1, 2, 3});
+  const GuardedTensor y(DType::f32, {1, 3});
+  Stream stream = test::make_stream(1);
+  linear_forward(stream, y.tensor(), x.tensor(), w.tensor(), a.tensor());
+  EXPECT_EQ(y.values(), (std::vector<double>{10, 22, 34}));
+  linear_forward(stream, y.tensor(), x.tensor(), w.tensor(), b.tensor());
+  EXPECT_EQ(y.values(), (std::vector<double>{1, 4, 7}));
+  linear_forward(stream, y.tensor(), x.tensor(), w.tensor());
+  EXPECT_EQ(y.values(), (std::vector<double>{0, 2, 4}));
+}
+
+TEST(Linear, WithoutTokensKeepsTheBiasGradient) {
+  const GuardedTensor dy(DType::f32, {0, 3}), dbias(DType::f32, {3}, {1, 2, 3});
+  Stream stream = test::make_stream(1);
+  Arena scratch(test::device());
+  bias_backward(stream, scratch, dbias.tensor(), dy.tensor());
+  EXPECT_EQ(dbias.values(), (std::vector<double>{1, 2, 3}));
+}
+
 TEST(Linear, CarriesNaNAndInfinity) {
   const Dims d{2, 300, 40};
   const Operands in(d, DType::f32);
@@ -257,6 +298,11 @@ TEST(Linear, RejectsShapesAndDtypesThatDisagree) {
   EXPECT_THROW(linear_forward(s, y.tensor(), x.tensor(), wide.tensor()), LogicError);
   EXPECT_THROW(linear_forward(s, y.tensor(), xh.tensor(), w.tensor()), LogicError);
   EXPECT_THROW(linear_forward(s, half.tensor(), x.tensor(), w.tensor()), LogicError);
+  const GuardedTensor narrow(DType::f32, {2}), half_bias(DType::bf16, {3});
+  for (const GuardedTensor* bias : {&narrow, &half_bias})
+    EXPECT_THROW(linear_forward(s, y.tensor(), x.tensor(), w.tensor(), bias->tensor()), LogicError);
+  Arena scratch(test::device());
+  EXPECT_THROW(bias_backward(s, scratch, narrow.tensor(), y.tensor()), LogicError);
   EXPECT_THROW(linear_backward_input(s, x.tensor(), x.tensor(), w.tensor()), LogicError);
   EXPECT_THROW(linear_backward_weight(s, wide.tensor(), y.tensor(), x.tensor()), LogicError);
   EXPECT_THROW(linear_backward_weight(s, half.tensor(), y.tensor(), x.tensor()), LogicError);

@@ -4,6 +4,7 @@
 #include <cublasLt.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -17,6 +18,8 @@ struct cublasLtContext {};
 
 struct cublasLtMatmulDescOpaque_t {
   cublasOperation_t transa = CUBLAS_OP_N, transb = CUBLAS_OP_N;
+  cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+  const void* bias = nullptr;
 };
 
 struct cublasLtMatrixLayoutOpaque_t {
@@ -72,17 +75,34 @@ Shape shape_of(const cublasLtMatmulDescOpaque_t& op, const Layout& a, const Layo
   return s;
 }
 
+/// What operands were promised to be aligned to: a, b, c, d, the bias (0: without one).
+using Alignments = std::array<std::uint32_t, 5>;
+
+/// The largest power of two, 256 at most, that divides the bias's address.
+std::uint32_t bias_alignment(const cublasLtMatmulDescOpaque_t& op) {
+  if (op.epilogue != CUBLASLT_EPILOGUE_BIAS) return 0;
+  if (op.bias == nullptr) fail("cuBLASLt: a bias is asked for, but there is none");
+  const auto address = reinterpret_cast<std::uintptr_t>(op.bias) | 256;
+  return static_cast<std::uint32_t>(address & (~address + 1));
+}
+
 /// What an algorithm was chosen for, in its opaque words.
 cublasLtMatmulAlgo_t fingerprint(const cublasLtMatmulDescOpaque_t& op, const Layout& a,
-                                 const Layout& b, const Layout& d,
-                                 const std::uint32_t (&align)[4]) {
+                                 const Layout& b, const Layout& d, const Alignments& align) {
   const Shape s = shape_of(op, a, b, d, d);
   const auto pack = [](std::uint64_t x, std::uint64_t y) { return x << 32 | y; };
   return {{s.m, s.n, s.k,
            pack(static_cast<std::uint64_t>(op.transa) * 2 + static_cast<std::uint64_t>(op.transb),
                 static_cast<std::uint64_t>(a.type) * 64 + static_cast<std::uint64_t>(d.type)),
            pack(static_cast<std::uint64_t>(a.ld), static_cast<std::uint64_t>(b.ld)),
-           static_cast<std::uint64_t>(d.ld), pack(align[0], align[1]), pack(align[2], align[3])}};
+           pack(static_cast<std::uint64_t>(d.ld), align[4]), pack(align[0], align[1]),
+           pack(align[2], align[3])}};
+}
+
+Alignments alignments_of(const cublasLtMatmulAlgo_t& algorithm) {
+  const auto high = [&](int i) { return static_cast<std::uint32_t>(algorithm.data[i] >> 32); };
+  const auto low = [&](int i) { return static_cast<std::uint32_t>(algorithm.data[i]); };
+  return {high(6), low(6), high(7), low(7), low(5)};
 }
 
 float read(const void* data, cudaDataType_t type, std::uint64_t i) {
@@ -138,6 +158,11 @@ void multiply(const Call& call) {
   cuda_emulation::expect_written(call.b, bytes_of(call.lb), "cublasLtMatmul: b");
   if (call.beta != 0)
     cuda_emulation::expect_written(call.c, bytes_of(call.lc), "cublasLtMatmul: c");
+  const bool bias = call.op.epilogue == CUBLASLT_EPILOGUE_BIAS;
+  if (bias) {
+    cuda_emulation::expect_written(call.op.bias, s.m * element_bytes(call.lc.type),
+                                   "cublasLtMatmul: bias");
+  }
   const std::vector<float> a = unpack(call.a, call.la, call.op.transa == CUBLAS_OP_T, s.m, s.k);
   const std::vector<float> b = unpack(call.b, call.lb, call.op.transb == CUBLAS_OP_N, s.n, s.k);
   for (std::uint64_t n = 0; n < s.n; ++n) {
@@ -145,6 +170,7 @@ void multiply(const Call& call) {
       const std::uint64_t at = n * static_cast<std::uint64_t>(call.lc.ld) + m;
       float value = call.alpha * dot(&a[m * s.k], &b[n * s.k], s.k);
       if (call.beta != 0) value += call.beta * read(call.c, call.lc.type, at);
+      if (bias) value += read(call.op.bias, call.lc.type, m);
       write(call.d, call.lc.type, at, value);
     }
   }
@@ -181,16 +207,28 @@ cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t d) {
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d,
                                               cublasLtMatmulDescAttributes_t attribute,
                                               const void* value, std::size_t bytes) {
-  const auto operation = value_of<cublasOperation_t>(value, bytes, "of a product");
-  if (operation != CUBLAS_OP_N && operation != CUBLAS_OP_T) fail("cuBLASLt: another operation");
-  if (attribute == CUBLASLT_MATMUL_DESC_TRANSA) {
-    d->transa = operation;
-  } else if (attribute == CUBLASLT_MATMUL_DESC_TRANSB) {
-    d->transb = operation;
-  } else {
-    fail("cuBLASLt: attribute " + std::to_string(attribute) + " of a product");
+  const auto operation = [&] {
+    const auto op = value_of<cublasOperation_t>(value, bytes, "transposition");
+    if (op != CUBLAS_OP_N && op != CUBLAS_OP_T) fail("cuBLASLt: another operation");
+    return op;
+  };
+  switch (attribute) {
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+      d->transa = operation();
+      return CUBLAS_STATUS_SUCCESS;
+    case CUBLASLT_MATMUL_DESC_TRANSB:
+      d->transb = operation();
+      return CUBLAS_STATUS_SUCCESS;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+      d->epilogue = value_of<cublasLtEpilogue_t>(value, bytes, "epilogue");
+      if (d->epilogue != CUBLASLT_EPILOGUE_DEFAULT && d->epilogue != CUBLASLT_EPILOGUE_BIAS)
+        fail("cuBLASLt: another epilogue");
+      return CUBLAS_STATUS_SUCCESS;
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+      d->bias = value_of<const void*>(value, bytes, "bias");
+      return CUBLAS_STATUS_SUCCESS;
   }
-  return CUBLAS_STATUS_SUCCESS;
+  fail("cuBLASLt: attribute " + std::to_string(attribute) + " of a product");
 }
 
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* l, cudaDataType_t type,
@@ -247,7 +285,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     fail("cuBLASLt: sums that are rounded in between are allowed");
   shape_of(*op, *a, *b, *c, *d);
   results[0] = {};
-  results[0].algo = fingerprint(*op, *a, *b, *d, p->alignment);
+  const auto& align = p->alignment;
+  results[0].algo =
+      fingerprint(*op, *a, *b, *d, {align[0], align[1], align[2], align[3], bias_alignment(*op)});
   results[0].workspaceSize = std::min<std::size_t>(p->workspace, kWorkspaceBytes);
   *found = 1;
   return CUBLAS_STATUS_SUCCESS;
@@ -271,15 +311,19 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t op, const v
   cuda_emulation::expect_device_range(workspace, workspace_bytes, "cublasLtMatmul: workspace");
   if (workspace_bytes < kWorkspaceBytes)
     fail("cublasLtMatmul: less workspace than its algorithm's");
-  const std::uint32_t align[4] = {static_cast<std::uint32_t>(algorithm->data[6] >> 32),
-                                  static_cast<std::uint32_t>(algorithm->data[6]),
-                                  static_cast<std::uint32_t>(algorithm->data[7] >> 32),
-                                  static_cast<std::uint32_t>(algorithm->data[7])};
+  const Alignments align = alignments_of(*algorithm);
   const cublasLtMatmulAlgo_t expected = fingerprint(*op, *la, *lb, *ld, align);
   if (!std::equal(std::begin(expected.data), std::end(expected.data), algorithm->data))
     fail("cublasLtMatmul: an algorithm that was chosen for another product");
-  const void* const operands[4] = {a, b, c, d};
-  for (int i = 0; i < 4; ++i) {
+  const bool bias = op->epilogue == CUBLASLT_EPILOGUE_BIAS;
+  if (bias != (align[4] != 0))
+    fail("cublasLtMatmul: an algorithm that was chosen for another epilogue");
+  if (bias) {
+    const std::uint64_t bytes = ld->rows * element_bytes(ld->type);
+    cuda_emulation::expect_device_range(op->bias, bytes, "cublasLtMatmul: bias");
+  }
+  const void* const operands[5] = {a, b, c, d, op->bias};
+  for (std::size_t i = 0; i < (bias ? 5 : 4); ++i) {
     if (align[i] == 0 || reinterpret_cast<std::uintptr_t>(operands[i]) % align[i] != 0)
       fail("cublasLtMatmul: operand " + std::to_string(i) + " is aligned less than promised, " +
            std::to_string(align[i]));
