@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "kernels/core/clock.h"
+#include "kernels/core/device_times.h"
 #include "kernels/linear/peak_rate.h"
 #include "trainer/checkpoint/agreed.h"
 #include "trainer/checkpoint/checkpoint.h"
@@ -171,22 +172,28 @@ bool TrainingRun::one_step(std::int64_t step) {
   const std::vector<Mesh::Traffic> sent_before = mesh_.traffic();
   stream_.profile().reset();
   trace_step(step);
+  const bool last = step + 1 == config_.train.steps;
+  const bool shown = due(config_.log.every, step + 1) || last;
+  const bool on_device = stream_.device().kind == DeviceKind::cuda;
+  // Timing parts on a device costs a little, so it is done for the steps that people look at.
+  const bool timed = comm_.rank() == 0 && (shown || !on_device);
+  if (timed) begin_device_times(stream_);
   const StepOutcome outcome = train_step_->run(*tokens_, step, stop_.load());
   const double seconds = seconds_since(begin);
+  if (timed) end_device_times(stream_);
   skipped_ += outcome.skipped ? 1 : 0;
   skipped_in_a_row_ = outcome.skipped ? skipped_in_a_row_ + 1 : 0;
   // The first step after a start also warms caches and arenas: the average begins after it.
   const bool warm = average_step_seconds_ > 0 && step > first_step_ + 1;
   average_step_seconds_ = warm ? 0.9 * average_step_seconds_ + 0.1 * seconds : seconds;
-  const bool on_device = stream_.device().kind == DeviceKind::cuda;
   std::int64_t memory = on_device ? peak_device_bytes() : peak_memory_bytes();
   comm_.all_reduce(stream_, Tensor(&memory, DType::i64, {1}), ReduceOp::max);
   if (comm_.rank() == 0) {
     StepRecord record = make_record(outcome, step + 1, seconds);
+    if (timed) record.seconds = stream_.profile().seconds;
     record.peak_memory_bytes = memory;
     record.sent_bytes = sent_since(sent_before);
-    const bool last = step + 1 == config_.train.steps;
-    log_->write(record, due(config_.log.every, step + 1) || last);
+    log_->write(record, shown);
     if (step == first_step_ + 1 && comm_.size() > 1) log_->message(traffic_line(record));
   }
   if (skipped_in_a_row_ >= config_.train.max_skipped_steps) {
@@ -242,7 +249,6 @@ StepRecord TrainingRun::make_record(const StepOutcome& outcome, std::int64_t ste
   r.expert_entropy = outcome.expert_entropy;
   r.dropped_rows = outcome.dropped_rows;
   r.skipped_steps = skipped_;
-  r.seconds = stream_.profile().seconds;
   r.seconds_left = average_step_seconds_ * static_cast<double>(config_.train.steps - step);
   return r;
 }

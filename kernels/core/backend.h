@@ -43,6 +43,8 @@ JAMBA_WEAK void release_pinned(void* data) noexcept;
 JAMBA_WEAK std::unique_ptr<BackendState> make_stream(int index, StreamPriority);
 JAMBA_WEAK void synchronize(Stream&);
 JAMBA_WEAK void wait_for(Stream&, Stream& other);
+JAMBA_WEAK void begin_device_times(Stream&);
+JAMBA_WEAK void end_device_times(Stream&);
 /// Between any two of device and host memory, ordered in the stream. Pageable host memory has been
 /// read, or is filled, on return.
 JAMBA_WEAK void copy_bytes(Stream&, void* to, const void* from, std::int64_t bytes);

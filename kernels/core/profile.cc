@@ -27,6 +27,22 @@ Range::~Range() {
   profile_.trace->add(Trace::kComputeLane, name_, ns(begin_), ns(Clock::now()));
 }
 
+ProfileScope::ProfileScope(Profile& profile, Part part, const char* name)
+    : profile_(profile),
+      part_(part),
+      range_(profile, name),
+      timer_(profile.timer),
+      span_(timer_ != nullptr ? timer_->begin(part) : 0),
+      begin_(Clock::now()) {}
+
+ProfileScope::~ProfileScope() {
+  if (timer_ != nullptr) {
+    timer_->end(span_);
+  } else {
+    profile_[part_] += seconds_since(begin_);
+  }
+}
+
 bool Range::watched(const Profile& profile) {
   return profile.trace != nullptr || cuda::push_range != nullptr;
 }

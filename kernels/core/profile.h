@@ -2,6 +2,7 @@
 // Time and work by part of a step, collected by the operations themselves.
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/core/clock.h"
@@ -15,12 +16,22 @@ const char* part_name(Part part);
 
 class Trace;
 
+/// Takes the time of scopes somewhere else than on the host (device_times.h).
+class PartTimer {
+ public:
+  virtual ~PartTimer() = default;
+  /// The part's work begins here; returns what names this span of it.
+  virtual std::size_t begin(Part) = 0;
+  virtual void end(std::size_t span) noexcept = 0;
+};
+
 /// Accumulated seconds and matrix-product FLOPs. Reading the clock costs about 25 ns, so it is
 /// always on.
 struct Profile {
   std::array<double, kNumParts> seconds{};
   double matmul_flops = 0;
-  Trace* trace = nullptr;  // who else gets to know of each scope; outlives its use here
+  Trace* trace = nullptr;      // who else gets to know of each scope; outlives its use here
+  PartTimer* timer = nullptr;  // takes the seconds instead of the host's clock
 
   void reset() {
     seconds = {};
@@ -52,9 +63,8 @@ class Range {
 class ProfileScope {
  public:
   ProfileScope(Profile& profile, Part part) : ProfileScope(profile, part, part_name(part)) {}
-  ProfileScope(Profile& profile, Part part, const char* name)
-      : profile_(profile), part_(part), range_(profile, name), begin_(Clock::now()) {}
-  ~ProfileScope() { profile_[part_] += seconds_since(begin_); }
+  ProfileScope(Profile& profile, Part part, const char* name);
+  ~ProfileScope();
   ProfileScope(const ProfileScope&) = delete;
   ProfileScope& operator=(const ProfileScope&) = delete;
 
@@ -62,6 +72,8 @@ class ProfileScope {
   Profile& profile_;
   Part part_;
   Range range_;
+  PartTimer* timer_;
+  std::size_t span_;
   Clock::time_point begin_;
 };
 

@@ -26,7 +26,7 @@ train() {
 
 train "$jamba" run_dir="$dir/cpu" train.steps=3
 grep -q "device  CPU; no CUDA: this program is built without CUDA" "$dir/log" || fail "what the CPU says"
-train "$emulated" run_dir="$dir/cuda" train.device=cuda train.steps=3
+train "$emulated" run_dir="$dir/cuda" train.device=cuda train.steps=3 log.every=2
 grep -q "device  CUDA: emulated" "$dir/log" || fail "what the device says"
 
 # The other backend goes on.
@@ -42,8 +42,11 @@ def losses(path):
     return [(s["loss"], s["grad_norm"]) for s in steps if s["kind"] == "step"]
 cpu, cuda = (losses(p) for p in sys.argv[1:])
 assert len(cpu) == len(cuda) == 5, (cpu, cuda)
-held = [s["peak_memory_bytes"] for s in map(json.loads, open(sys.argv[2])) if s["kind"] == "step"]
-assert 1e5 < held[0] < 3e7, held  # of the device, not of the process
+device = [s for s in map(json.loads, open(sys.argv[2])) if s["kind"] == "step"][:3]
+assert 1e5 < device[0]["peak_memory_bytes"] < 3e7, device[0]  # of the device, not of the process
+# Parts are timed on the device, in the steps that are shown.
+assert ["seconds" in s for s in device] == [False, True, True], device
+assert 0.01 * device[1]["step_seconds"] < device[1]["seconds"]["scan"] < device[1]["step_seconds"], device[1]
 for a, b in zip(cpu, cuda):
     assert all(abs(x - y) <= 1e-4 * abs(x) for x, y in zip(a, b)), (a, b)
 PY

@@ -42,12 +42,14 @@ Json to_json(const StepRecord& record) {
   put(json, "expert_entropy", record.expert_entropy);
   json["dropped_rows"] = record.dropped_rows;
   json["skipped_steps"] = record.skipped_steps;
-  Json seconds;
-  for (int part = 0; part < kNumParts; ++part) {
-    put(seconds, part_name(static_cast<Part>(part)),
-        record.seconds[static_cast<std::size_t>(part)]);
+  if (record.seconds) {
+    Json seconds;
+    for (int part = 0; part < kNumParts; ++part) {
+      put(seconds, part_name(static_cast<Part>(part)),
+          (*record.seconds)[static_cast<std::size_t>(part)]);
+    }
+    json["seconds"] = std::move(seconds);
   }
-  json["seconds"] = std::move(seconds);
   if (!record.sent_bytes.empty()) {
     Json sent;
     for (const auto& [axis, bytes] : record.sent_bytes) sent[axis] = bytes;

@@ -11,7 +11,7 @@ namespace jamba {
 
 /// Appends records to a file, each one complete on disk's side of the process when write()
 /// returns. Keys are the records' field names, after "kind": "step" or "eval"; `seconds` is an
-/// object with a key for each Part, `sources` an array of objects.
+/// object with a key for each Part (absent where it was not timed), `sources` an array of objects.
 /// Numbers: doubles carry the digits that read back to the same bits. JSON has no NaN or infinity:
 /// such a number is null, and the object that holds it gains "non_finite": {key: "nan" | "inf" |
 /// "-inf"}.

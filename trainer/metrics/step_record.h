@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,13 +30,14 @@ struct StepRecord {
   double step_seconds = 0;
   double tokens_per_second = 0;
   double mfu = 0;
-  double peak_gflops = 0;                   // of all ranks; what mfu is measured against
-  std::int64_t peak_memory_bytes = 0;       // of the largest rank or its device, since it started
-  double expert_load_max = 0;               // busiest expert over mean, worst layer; 0: no experts
-  double expert_entropy = 0;                // of the load over experts, mean over layers
-  std::int64_t dropped_rows = 0;            // copies of tokens that experts had no room for
-  std::int64_t skipped_steps = 0;           // so far
-  std::array<double, kNumParts> seconds{};  // of this step, by Part, on rank 0
+  double peak_gflops = 0;              // of all ranks; what mfu is measured against
+  std::int64_t peak_memory_bytes = 0;  // of the largest rank or its device, since it started
+  double expert_load_max = 0;          // busiest expert over mean, worst layer; 0: no experts
+  double expert_entropy = 0;           // of the load over experts, mean over layers
+  std::int64_t dropped_rows = 0;       // copies of tokens that experts had no room for
+  std::int64_t skipped_steps = 0;      // so far
+  /// Of this step, by Part, on rank 0. Absent: not timed (device_times.h).
+  std::optional<std::array<double, kNumParts>> seconds;
   /// What rank 0 sent to others in this step, by axis of the mesh.
   std::vector<std::pair<std::string, std::int64_t>> sent_bytes;
   double seconds_left = 0;

@@ -78,9 +78,9 @@ std::vector<ScalarValue> scalars(const StepRecord& r) {
       {"moe/dropped_rows", static_cast<double>(r.dropped_rows)},
       {"progress/tokens", static_cast<double>(r.tokens)},
       {"progress/eta_s", r.seconds_left}};
-  for (int part = 0; part < kNumParts; ++part) {
+  for (int part = 0; r.seconds && part < kNumParts; ++part) {
     values.push_back({fmt::format("perf/{}_ms", part_name(static_cast<Part>(part))),
-                      1e3 * r.seconds[static_cast<std::size_t>(part)]});
+                      1e3 * (*r.seconds)[static_cast<std::size_t>(part)]});
   }
   return values;
 }

@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <chrono>
 #include <deque>
 #include <mutex>
 #include <set>
@@ -14,6 +15,8 @@
 struct cudaEvent_st {
   std::uint64_t num_recorded = 0;  // records issued
   std::uint64_t num_reached = 0;   // of those, the last that a stream came to
+  bool takes_time = false;
+  std::chrono::steady_clock::time_point reached_at;
 };
 
 namespace {
@@ -182,8 +185,9 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
-  if (flags != cudaEventDisableTiming) fail("an event that takes the time");
+  if (flags != cudaEventDefault && flags != cudaEventDisableTiming) fail("an event with flags");
   *event = new cudaEvent_st;
+  (*event)->takes_time = flags == cudaEventDefault;
   streams().live_events.insert(*event);
   return cudaSuccess;
 }
@@ -199,6 +203,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const std::uint64_t number = ++event->num_recorded;
   cuda_emulation::issue(stream, "record of an event", [event, number] {
     event->num_reached = std::max(event->num_reached, number);
+    event->reached_at = std::chrono::steady_clock::now();
     return true;
   });
   return cudaSuccess;
@@ -213,6 +218,18 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   expect_live(event);
   cuda_emulation::run_until([&] { return event->num_reached >= event->num_recorded; });
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
+  for (const cudaEvent_t event : {start, end}) {
+    expect_live(event);
+    if (!event->takes_time) fail("cudaEventElapsedTime of an event that does not take the time");
+    if (event->num_recorded == 0) fail("cudaEventElapsedTime of an event that is in no stream");
+    if (event->num_reached < event->num_recorded) return cudaErrorNotReady;
+  }
+  *milliseconds =
+      std::chrono::duration<float, std::milli>(end->reached_at - start->reached_at).count();
   return cudaSuccess;
 }
 

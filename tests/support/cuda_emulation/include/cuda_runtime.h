@@ -76,6 +76,7 @@ cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total);
 typedef struct cudaStream_st* cudaStream_t;
 typedef struct cudaEvent_st* cudaEvent_t;
 inline constexpr unsigned cudaStreamNonBlocking = 1;
+inline constexpr unsigned cudaEventDefault = 0;
 inline constexpr unsigned cudaEventDisableTiming = 2;
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t*, unsigned flags, int priority);
 cudaError_t cudaStreamDestroy(cudaStream_t);
@@ -87,6 +88,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t);
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t);
 cudaError_t cudaEventQuery(cudaEvent_t);
 cudaError_t cudaEventSynchronize(cudaEvent_t);
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end);
 using cudaHostFn_t = void (*)(void*);
 cudaError_t cudaLaunchHostFunc(cudaStream_t, cudaHostFn_t, void* argument);
 
