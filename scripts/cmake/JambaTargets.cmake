@@ -22,7 +22,7 @@ function(jamba_add_library name)
 endfunction()
 
 # jamba_add_test(NAME SOURCES a.cc ... [LIBS libs] [LABELS unit]): one GoogleTest program, one
-# ctest entry. Labels: unit, ranks, oracle, slow.
+# ctest entry. Labels: unit, ranks, oracle, slow; cuda, emulated, checked: operations on such a device.
 function(jamba_add_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LIBS;LABELS" ${ARGN})
   if(NOT ARG_LABELS)
@@ -44,6 +44,7 @@ function(jamba_add_op_test name)
   jamba_add_test(${name} SOURCES $<TARGET_OBJECTS:${name}_objects> LIBS ${ARG_LIBS})
   if(JAMBA_CUDA STREQUAL "ON")
     jamba_use_cuda(${name})
+    set_tests_properties(${name} PROPERTIES LABELS cuda)
   elseif(JAMBA_CUDA STREQUAL "EMULATED")
     foreach(variant emulated checked)
       jamba_add_test(${name}_${variant} SOURCES $<TARGET_OBJECTS:${name}_objects>
@@ -57,7 +58,7 @@ endfunction()
 # device, or with JAMBA_CUDA=EMULATED twice on the emulated one.
 function(jamba_add_cuda_test name)
   if(JAMBA_CUDA STREQUAL "ON")
-    jamba_add_test(${name} ${ARGN})
+    jamba_add_test(${name} ${ARGN} LABELS cuda)
     jamba_use_cuda(${name})
   elseif(JAMBA_CUDA STREQUAL "EMULATED")
     foreach(variant emulated checked)
