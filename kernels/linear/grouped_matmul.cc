@@ -30,7 +30,7 @@ double flops(std::int64_t rows, const Tensor& w) {
 
 }  // namespace
 
-void grouped_linear_forward(Stream& stream, Tensor y, Tensor x, Tensor w,
+void grouped_linear_forward(Stream& stream, Arena& scratch, Tensor y, Tensor x, Tensor w,
                             std::span<const std::int64_t> offsets) {
   expect_float_tensor("w", w, {-1, -1, -1});
   expect_tensor("x", x, w.dtype(), {-1, w.dim(2)});
@@ -38,10 +38,10 @@ void grouped_linear_forward(Stream& stream, Tensor y, Tensor x, Tensor w,
   expect_offsets(offsets, w.dim(0), x.dim(0));
   ProfileScope scope(stream.profile(), Part::matmul);
   stream.profile().matmul_flops += flops(x.dim(0), w);
-  JAMBA_DISPATCH(grouped_linear_forward, stream, y, x, w, offsets);
+  JAMBA_DISPATCH(grouped_linear_forward, stream, scratch, y, x, w, offsets);
 }
 
-void grouped_linear_backward_input(Stream& stream, Tensor dx, Tensor dy, Tensor w,
+void grouped_linear_backward_input(Stream& stream, Arena& scratch, Tensor dx, Tensor dy, Tensor w,
                                    std::span<const std::int64_t> offsets) {
   expect_float_tensor("w", w, {-1, -1, -1});
   expect_tensor("dy", dy, w.dtype(), {-1, w.dim(1)});
@@ -49,10 +49,10 @@ void grouped_linear_backward_input(Stream& stream, Tensor dx, Tensor dy, Tensor 
   expect_offsets(offsets, w.dim(0), dy.dim(0));
   ProfileScope scope(stream.profile(), Part::matmul);
   stream.profile().matmul_flops += flops(dy.dim(0), w);
-  JAMBA_DISPATCH(grouped_linear_backward_input, stream, dx, dy, w, offsets);
+  JAMBA_DISPATCH(grouped_linear_backward_input, stream, scratch, dx, dy, w, offsets);
 }
 
-void grouped_linear_backward_weight(Stream& stream, Tensor dw, Tensor dy, Tensor x,
+void grouped_linear_backward_weight(Stream& stream, Arena& scratch, Tensor dw, Tensor dy, Tensor x,
                                     std::span<const std::int64_t> offsets, Write write) {
   expect_tensor("dw", dw, DType::f32, {-1, -1, -1});
   expect_float_tensor("dy", dy, {-1, dw.dim(1)});
@@ -60,7 +60,7 @@ void grouped_linear_backward_weight(Stream& stream, Tensor dw, Tensor dy, Tensor
   expect_offsets(offsets, dw.dim(0), x.dim(0));
   ProfileScope scope(stream.profile(), Part::matmul);
   stream.profile().matmul_flops += flops(dy.dim(0), dw);
-  JAMBA_DISPATCH(grouped_linear_backward_weight, stream, dw, dy, x, offsets, write);
+  JAMBA_DISPATCH(grouped_linear_backward_weight, stream, scratch, dw, dy, x, offsets, write);
 }
 
 }  // namespace jamba

@@ -14,13 +14,13 @@ namespace jamba {
 // expert's rows get the bits that the plain products give them.
 
 /// y = x w_e^T.   Shapes: y [num_rows, out]; x [num_rows, in].
-void grouped_linear_forward(Stream&, Tensor y, Tensor x, Tensor w,
+void grouped_linear_forward(Stream&, Arena& scratch, Tensor y, Tensor x, Tensor w,
                             std::span<const std::int64_t> offsets);
 /// dx = dy w_e.   Shapes: dx [num_rows, in]; dy [num_rows, out].
-void grouped_linear_backward_input(Stream&, Tensor dx, Tensor dy, Tensor w,
+void grouped_linear_backward_input(Stream&, Arena& scratch, Tensor dx, Tensor dy, Tensor w,
                                    std::span<const std::int64_t> offsets);
 /// dw_e += dy_e^T x_e.   dw float32.
-void grouped_linear_backward_weight(Stream&, Tensor dw, Tensor dy, Tensor x,
+void grouped_linear_backward_weight(Stream&, Arena& scratch, Tensor dw, Tensor dy, Tensor x,
                                     std::span<const std::int64_t> offsets,
                                     Write = Write::accumulate);
 

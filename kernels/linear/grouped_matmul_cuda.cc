@@ -24,30 +24,33 @@ void for_each_expert(std::span<const std::int64_t> offsets, F&& f) {
 
 }  // namespace
 
-void grouped_linear_forward(Stream& stream, Tensor y, Tensor x, Tensor w,
+void grouped_linear_forward(Stream& stream, Arena& scratch, Tensor y, Tensor x, Tensor w,
                             std::span<const std::int64_t> offsets) {
   const std::int64_t out = w.dim(1), in = w.dim(2);
   for_each_expert(offsets, [&](std::int64_t e, std::int64_t begin, std::int64_t rows) {
-    multiply(stream, {Form::y, Write::overwrite, x.dtype(), y.dtype(), rows, out, in,
-                      at(x, begin * in), at(w, e * out * in), at_result(y, begin * out)});
+    multiply(stream, scratch,
+             {Form::y, Write::overwrite, x.dtype(), y.dtype(), rows, out, in, at(x, begin * in),
+              at(w, e * out * in), at_result(y, begin * out)});
   });
 }
 
-void grouped_linear_backward_input(Stream& stream, Tensor dx, Tensor dy, Tensor w,
+void grouped_linear_backward_input(Stream& stream, Arena& scratch, Tensor dx, Tensor dy, Tensor w,
                                    std::span<const std::int64_t> offsets) {
   const std::int64_t out = w.dim(1), in = w.dim(2);
   for_each_expert(offsets, [&](std::int64_t e, std::int64_t begin, std::int64_t rows) {
-    multiply(stream, {Form::dx, Write::overwrite, dy.dtype(), dx.dtype(), rows, in, out,
-                      at(dy, begin * out), at(w, e * out * in), at_result(dx, begin * in)});
+    multiply(stream, scratch,
+             {Form::dx, Write::overwrite, dy.dtype(), dx.dtype(), rows, in, out,
+              at(dy, begin * out), at(w, e * out * in), at_result(dx, begin * in)});
   });
 }
 
-void grouped_linear_backward_weight(Stream& stream, Tensor dw, Tensor dy, Tensor x,
+void grouped_linear_backward_weight(Stream& stream, Arena& scratch, Tensor dw, Tensor dy, Tensor x,
                                     std::span<const std::int64_t> offsets, Write write) {
   const std::int64_t out = dw.dim(1), in = dw.dim(2);
   for_each_expert(offsets, [&](std::int64_t e, std::int64_t begin, std::int64_t rows) {
-    multiply(stream, {Form::dw, write, dy.dtype(), dw.dtype(), out, in, rows, at(dy, begin * out),
-                      at(x, begin * in), at_result(dw, e * out * in)});
+    multiply(stream, scratch,
+             {Form::dw, write, dy.dtype(), dw.dtype(), out, in, rows, at(dy, begin * out),
+              at(x, begin * in), at_result(dw, e * out * in)});
   });
 }
 

@@ -18,7 +18,7 @@ double flops(std::int64_t tokens, const Tensor& w) {
 
 }  // namespace
 
-void linear_forward(Stream& stream, Tensor y, Tensor x, Tensor w, Tensor bias) {
+void linear_forward(Stream& stream, Arena& scratch, Tensor y, Tensor x, Tensor w, Tensor bias) {
   expect_float_tensor("w", w, {-1, -1});
   expect_tensor("x", x, w.dtype(), {-1, w.dim(1)});
   expect_result("y", y, w.dtype(), {x.dim(0), w.dim(0)});
@@ -28,25 +28,27 @@ void linear_forward(Stream& stream, Tensor y, Tensor x, Tensor w, Tensor bias) {
   }
   ProfileScope scope(stream.profile(), Part::matmul);
   stream.profile().matmul_flops += flops(x.dim(0), w);
-  JAMBA_DISPATCH(linear_forward, stream, y, x, w, bias);
+  JAMBA_DISPATCH(linear_forward, stream, scratch, y, x, w, bias);
 }
 
-void linear_backward_input(Stream& stream, Tensor dx, Tensor dy, Tensor w, Write write) {
+void linear_backward_input(Stream& stream, Arena& scratch, Tensor dx, Tensor dy, Tensor w,
+                           Write write) {
   expect_float_tensor("w", w, {-1, -1});
   expect_tensor("dy", dy, w.dtype(), {-1, w.dim(0)});
   expect_result("dx", dx, w.dtype(), {dy.dim(0), w.dim(1)});
   ProfileScope scope(stream.profile(), Part::matmul);
   stream.profile().matmul_flops += flops(dy.dim(0), w);
-  JAMBA_DISPATCH(linear_backward_input, stream, dx, dy, w, write);
+  JAMBA_DISPATCH(linear_backward_input, stream, scratch, dx, dy, w, write);
 }
 
-void linear_backward_weight(Stream& stream, Tensor dw, Tensor dy, Tensor x, Write write) {
+void linear_backward_weight(Stream& stream, Arena& scratch, Tensor dw, Tensor dy, Tensor x,
+                            Write write) {
   expect_tensor("dw", dw, DType::f32, {-1, -1});
   expect_float_tensor("dy", dy, {-1, dw.dim(0)});
   expect_tensor("x", x, dy.dtype(), {dy.dim(0), dw.dim(1)});
   ProfileScope scope(stream.profile(), Part::matmul);
   stream.profile().matmul_flops += flops(dy.dim(0), dw);
-  JAMBA_DISPATCH(linear_backward_weight, stream, dw, dy, x, write);
+  JAMBA_DISPATCH(linear_backward_weight, stream, scratch, dw, dy, x, write);
 }
 
 void bias_backward(Stream& stream, Arena& scratch, Tensor dbias, Tensor dy) {

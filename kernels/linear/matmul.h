@@ -13,16 +13,18 @@ namespace jamba {
 // Determinism: bitwise the same for any number of threads. CPU: a row of y or dx has the same bits
 //         in any batch: they depend on that row, w and the machine's instruction set alone. CUDA
 //         (cuBLASLt): the same bits for the same shapes and alignment on the same kind of device.
-// Scratch: panels, or cuBLASLt's workspace and its choice of kernels, kept by the stream; no
-//         allocation once it has made a product of each shape.
+// Scratch: cuBLASLt's workspace, 32 MiB at most. On the CPU none: panels are kept by the stream, as
+//         are cuBLASLt's choices of kernels.
 
 /// y = x w^T + bias.   Shapes: y [tokens, out]; x [tokens, in]; w [out, in]; bias [out], optional,
 /// in y's dtype. The bias is added to the float32 sum: y is rounded once.
-void linear_forward(Stream&, Tensor y, Tensor x, Tensor w, Tensor bias = {});
+void linear_forward(Stream&, Arena& scratch, Tensor y, Tensor x, Tensor w, Tensor bias = {});
 /// dx = dy w.   Shapes: dx [tokens, in]; dy [tokens, out]; w [out, in].
-void linear_backward_input(Stream&, Tensor dx, Tensor dy, Tensor w, Write = Write::overwrite);
+void linear_backward_input(Stream&, Arena& scratch, Tensor dx, Tensor dy, Tensor w,
+                           Write = Write::overwrite);
 /// dw += dy^T x.   Shapes: dw [out, in] float32; dy [tokens, out]; x [tokens, in].
-void linear_backward_weight(Stream&, Tensor dw, Tensor dy, Tensor x, Write = Write::accumulate);
+void linear_backward_weight(Stream&, Arena& scratch, Tensor dw, Tensor dy, Tensor x,
+                            Write = Write::accumulate);
 
 /// dbias += sum over tokens of dy.   Shapes: dbias [out] float32; dy [tokens, out].
 /// Determinism: fixed blocks of tokens, summed in order.

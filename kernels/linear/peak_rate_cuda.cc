@@ -16,10 +16,12 @@ double measure_peak_gflops(Stream& stream, DType dtype) {
   const std::int64_t bytes = size * size * dtype_bytes(dtype);
   // Zeros: a device may run a little faster on them than on numbers.
   const Buffer x(bytes, stream.device()), w(bytes, stream.device()), y(bytes, stream.device());
+  Arena scratch(stream.device());
   const auto run = [&] {
     for (int i = 0; i < kProducts; ++i) {
-      multiply(stream, {Form::y, Write::overwrite, dtype, dtype, size, size, size, x.data(),
-                        w.data(), y.data()});
+      multiply(stream, scratch,
+               {Form::y, Write::overwrite, dtype, dtype, size, size, size, x.data(), w.data(),
+                y.data()});
     }
     stream.synchronize();
   };

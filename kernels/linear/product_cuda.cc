@@ -86,7 +86,7 @@ struct Plan {
 
 class Products final : public BackendState {
  public:
-  explicit Products(Stream& stream) : device_(stream.device()) {
+  explicit Products(Stream&) {
     cublasLtHandle_t handle = nullptr;
     check(cublasLtCreate(&handle), "starting");
     handle_ = LtHandle(handle);
@@ -111,12 +111,6 @@ class Products final : public BackendState {
     constexpr std::size_t kMostPlans = 4096;
     if (plans_.size() == kMostPlans) plans_.clear();
     return plans_.emplace(key, make_plan(p)).first->second;
-  }
-
-  void* workspace(std::size_t bytes) {
-    const auto wanted = static_cast<std::int64_t>(bytes);
-    if (workspace_.bytes() < wanted) workspace_ = Buffer(wanted, device_, Fill::untouched);
-    return workspace_.data();
   }
 
  private:
@@ -162,15 +156,13 @@ class Products final : public BackendState {
     return plan;
   }
 
-  Device device_;
   LtHandle handle_;
-  Buffer workspace_;
   std::map<Key, Plan> plans_;
 };
 
 }  // namespace
 
-void multiply(Stream& stream, const Product& p) {
+void multiply(Stream& stream, Arena& scratch, const Product& p) {
   if (p.m == 0 || p.n == 0) return;
   if (p.k == 0) {
     if (p.write == Write::overwrite)
@@ -180,11 +172,12 @@ void multiply(Stream& stream, const Product& p) {
   auto& products = stream.backend_state<Products>();
   const Plan& plan = products.plan(p);
   if (p.bias) set_bias(plan.operation, p.bias);
+  const ArenaScope scope(scratch);
+  void* const workspace = scratch.allocate_bytes(static_cast<std::int64_t>(plan.workspace_bytes));
   const float alpha = 1.0f, beta = p.write == Write::accumulate ? 1.0f : 0.0f;
   check(cublasLtMatmul(products.handle(), plan.operation.get(), &alpha, p.b, plan.first.get(), p.a,
                        plan.second.get(), &beta, p.c, plan.result.get(), p.c, plan.result.get(),
-                       &plan.algorithm, products.workspace(plan.workspace_bytes),
-                       plan.workspace_bytes, native(stream)),
+                       &plan.algorithm, workspace, plan.workspace_bytes, native(stream)),
         "multiplying");
 }
 

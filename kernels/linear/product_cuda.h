@@ -27,9 +27,8 @@ struct Product {
 
 /// c = a b + bias, or c += a b + bias. Sums in float32: no TF32 for float32 inputs.
 /// Kernels are chosen by cuBLASLt's heuristics once a shape, dtypes and alignment, and kept with
-/// the stream. Only such are asked for that reduce in a fixed order. The workspace is the stream's;
-/// it grows to the largest that was asked for. Errors: UnsupportedError with the shape if cuBLASLt
-/// has no kernel for it.
-void multiply(Stream&, const Product&);
+/// the stream. Only such are asked for that reduce in a fixed order. Scratch: 32 MiB at most.
+/// Errors: UnsupportedError with the shape if cuBLASLt has no kernel for it.
+void multiply(Stream&, Arena& scratch, const Product&);
 
 }  // namespace jamba::cuda

@@ -122,13 +122,16 @@ void ours(benchmark::State& state, const Problem& p, Product which, DType dtype,
   std::vector<std::int64_t> offsets;
   for (std::int64_t e = 0; e <= p.experts; ++e) offsets.push_back(e * p.rows);
   Stream stream = Stream::cpu(threads);
+  Arena scratch;
   measure(state, o.flops, threads, [&] {
     if (which == Product::y) {
-      grouped_linear_forward(stream, o.y.tensor(), o.x.tensor(), o.w.tensor(), offsets);
+      grouped_linear_forward(stream, scratch, o.y.tensor(), o.x.tensor(), o.w.tensor(), offsets);
     } else if (which == Product::dx) {
-      grouped_linear_backward_input(stream, o.x.tensor(), o.y.tensor(), o.w.tensor(), offsets);
+      grouped_linear_backward_input(stream, scratch, o.x.tensor(), o.y.tensor(), o.w.tensor(),
+                                    offsets);
     } else {
-      grouped_linear_backward_weight(stream, o.dw.tensor(), o.y.tensor(), o.x.tensor(), offsets);
+      grouped_linear_backward_weight(stream, scratch, o.dw.tensor(), o.y.tensor(), o.x.tensor(),
+                                     offsets);
     }
   });
 }

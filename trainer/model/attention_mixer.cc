@@ -68,9 +68,9 @@ AttentionMixer::Plan AttentionMixer::plan(const Context& ctx, const Sequences& s
 
 void AttentionMixer::project(const Context& ctx, const Sequences& s, const Projections& out,
                              Tensor x) const {
-  linear_forward(ctx.stream, out.q, x, q_->value);
-  linear_forward(ctx.stream, out.k, x, k_->value);
-  linear_forward(ctx.stream, out.v, x, v_->value);
+  linear_forward(ctx.stream, ctx.scratch, out.q, x, q_->value);
+  linear_forward(ctx.stream, ctx.scratch, out.k, x, k_->value);
+  linear_forward(ctx.stream, ctx.scratch, out.v, x, v_->value);
   if (!rope_) return;
   rope(ctx.stream, out.q, s.positions, head_dim_, rope_theta_, Rotation::forward);
   rope(ctx.stream, out.k, s.positions, head_dim_, rope_theta_, Rotation::forward);
@@ -120,7 +120,7 @@ void AttentionMixer::forward(const Context& ctx, const Sequences& s, Tensor y, T
   const Tensor out = own(saved.out, queries_move, num_heads_);
   project(ctx, s, mine, x);
   attend(ctx, p, out, mine, saved);
-  linear_forward(ctx.stream, y, out, o_->value);
+  linear_forward(ctx.stream, ctx.scratch, y, out, o_->value);
 }
 
 /// Gradients of this rank's projections, from that of its tokens' outputs.
@@ -172,20 +172,20 @@ void AttentionMixer::backward(const Context& ctx, const Sequences& s, Tensor dx,
     out = ctx.temporary(dtype, {s.tokens(), num_heads_ * head_dim_});
     heads_to_tokens(ctx.stream, ctx.scratch, p.cp, out, saved.out, p.queries, p.split);
   }
-  linear_backward_input(ctx.stream, dout, dy, o_->value);
-  linear_backward_weight(ctx.stream, o_->grad, dy, out, o_->write);
+  linear_backward_input(ctx.stream, ctx.scratch, dout, dy, o_->value);
+  linear_backward_weight(ctx.stream, ctx.scratch, o_->grad, dy, out, o_->write);
   attend_backward(ctx, p, d, dout, saved);
   if (rope_) {
     rope(ctx.stream, d.q, s.positions, head_dim_, rope_theta_, Rotation::backward);
     rope(ctx.stream, d.k, s.positions, head_dim_, rope_theta_, Rotation::backward);
   }
-  linear_backward_input(ctx.stream, dx, d.q, q_->value);
-  linear_backward_input(ctx.stream, dx, d.k, k_->value, Write::accumulate);
-  linear_backward_input(ctx.stream, dx, d.v, v_->value, Write::accumulate);
+  linear_backward_input(ctx.stream, ctx.scratch, dx, d.q, q_->value);
+  linear_backward_input(ctx.stream, ctx.scratch, dx, d.k, k_->value, Write::accumulate);
+  linear_backward_input(ctx.stream, ctx.scratch, dx, d.v, v_->value, Write::accumulate);
   dx_ready();
-  linear_backward_weight(ctx.stream, q_->grad, d.q, x, q_->write);
-  linear_backward_weight(ctx.stream, k_->grad, d.k, x, k_->write);
-  linear_backward_weight(ctx.stream, v_->grad, d.v, x, v_->write);
+  linear_backward_weight(ctx.stream, ctx.scratch, q_->grad, d.q, x, q_->write);
+  linear_backward_weight(ctx.stream, ctx.scratch, k_->grad, d.k, x, k_->write);
+  linear_backward_weight(ctx.stream, ctx.scratch, v_->grad, d.v, x, v_->write);
 }
 
 void AttentionMixer::infer(const Context& ctx, const Sequences& s, Tensor y, Tensor x,
@@ -201,7 +201,7 @@ void AttentionMixer::infer(const Context& ctx, const Sequences& s, Tensor y, Ten
   const AttentionShape shape{1, seq, total, num_heads_, num_kv_heads_, head_dim_};
   attention_forward(ctx.stream, ctx.scratch, out, lse, q, cache.k.slice(0, total),
                     cache.v.slice(0, total), {}, shape, scale_);
-  linear_forward(ctx.stream, y, out, o_->value);
+  linear_forward(ctx.stream, ctx.scratch, y, out, o_->value);
 }
 
 KvCache AttentionMixer::make_cache(Arena& arena, DType dtype, std::int64_t capacity) const {

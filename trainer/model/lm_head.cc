@@ -42,7 +42,8 @@ void LmHead::norm(const Context& ctx, Tensor normed, Tensor rstd, Tensor x) cons
 void LmHead::logits(const Context& ctx, Tensor logits, Tensor normed, Tensor x) const {
   ArenaScope scope(ctx.scratch);
   norm(ctx, normed, ctx.temporary(DType::f32, {x.rows()}), x);
-  linear_forward(ctx.stream, logits, region_.gather(ctx.stream, ctx.scratch, normed, logits.rows()),
+  linear_forward(ctx.stream, ctx.scratch, logits,
+                 region_.gather(ctx.stream, ctx.scratch, normed, logits.rows()),
                  projection_->value);
 }
 
@@ -53,7 +54,7 @@ void LmHead::chunk_loss(const Context& ctx, Tensor loss, Tensor lse, Tensor logi
   const std::int64_t tokens = normed.rows(), ranks = region_.tp().size();
   const Tensor all = ctx.temporary(DType::f32, {ranks, tokens, 3});
   const Tensor mine = all.slice(region_.tp().rank(), 1).view({tokens, 3});
-  linear_forward(ctx.stream, logits, normed, projection_->value);
+  linear_forward(ctx.stream, ctx.scratch, logits, normed, projection_->value);
   cross_entropy_forward(ctx.stream, mine, logits, labels, first_id_, vocab_size_);
   region_.tp().all_gather(ctx.stream, all, mine);
   cross_entropy_combine(ctx.stream, loss, lse, all, labels);
@@ -91,8 +92,9 @@ void LmHead::loss_and_gradient(const Context& ctx, Tensor loss, Tensor dx, Tenso
     const Tensor logits = chunk_logits.slice(0, n), chunk_labels = labels.slice(t, n);
     chunk_loss(ctx, loss.slice(t, n), lse.slice(t, n), logits, normed.slice(t, n), chunk_labels);
     cross_entropy_backward(ctx.stream, logits, lse.slice(t, n), chunk_labels, first_id_, scale);
-    linear_backward_input(ctx.stream, partial.tokens.slice(t, n), logits, projection_->value);
-    linear_backward_weight(ctx.stream, projection_->grad, logits, normed.slice(t, n),
+    linear_backward_input(ctx.stream, ctx.scratch, partial.tokens.slice(t, n), logits,
+                          projection_->value);
+    linear_backward_weight(ctx.stream, ctx.scratch, projection_->grad, logits, normed.slice(t, n),
                            t == 0 ? projection_->write : Write::accumulate);
   }
   region_.reduce(ctx.stream, dnormed, partial);

@@ -50,7 +50,7 @@ MambaMixer::ScanOperands MambaMixer::project(const Context& ctx, const Sequences
   s.z = ctx.activation(dtype, {seqs.batch, seqs.seq, inner_});
   for (const int half : {0, 1}) {
     const Tensor out = (half == 0 ? s.conv_in : s.z).view({tokens, inner_});
-    linear_forward(ctx.stream, out, x, in_proj_half(in_proj_->value, half),
+    linear_forward(ctx.stream, ctx.scratch, out, x, in_proj_half(in_proj_->value, half),
                    in_proj_half(in_bias_->value, half));
   }
   if (ctx.mesh.cp().size() > 1) {
@@ -64,7 +64,7 @@ MambaMixer::ScanOperands MambaMixer::project(const Context& ctx, const Sequences
   s.b = ctx.activation(DType::f32, {tokens, state_});
   s.c = ctx.activation(DType::f32, {tokens, state_});
   if (dt_norm_->present()) s.rstd = ctx.activation(DType::f32, {tokens, 3});
-  linear_forward(ctx.stream, s.projected, u.view({tokens, inner_}), x_proj_->value);
+  linear_forward(ctx.stream, ctx.scratch, s.projected, u.view({tokens, inner_}), x_proj_->value);
   ctx.mesh.tp().all_reduce(ctx.stream, s.projected);
   inner_norm_forward(ctx.stream, s.dt, s.b, s.c, s.rstd, s.projected, dt_norm_->value,
                      b_norm_->value, c_norm_->value, eps_);
@@ -81,7 +81,8 @@ Tensor MambaMixer::convolve(const Context& ctx, const Sequences& seqs, Tensor hi
 
 Tensor MambaMixer::project_delta(const Context& ctx, const Sequences& seqs, const Saved& s) const {
   const Tensor delta = ctx.scratch.allocate(s.conv_in.dtype(), s.conv_in.dims());
-  linear_forward(ctx.stream, delta.view({seqs.tokens(), inner_}), s.dt, dt_proj_->value);
+  linear_forward(ctx.stream, ctx.scratch, delta.view({seqs.tokens(), inner_}), s.dt,
+                 dt_proj_->value);
   return delta;
 }
 
@@ -102,7 +103,7 @@ SelectiveScanInputs MambaMixer::scan_inputs(const Sequences& seqs, const ScanOpe
 /// The output's bias is in one rank's partial sum.
 void MambaMixer::project_out(const Context& ctx, Tensor y, Tensor gated) const {
   const Tensor flat = gated.view({gated.rows(), inner_});
-  linear_forward(ctx.stream, y, flat, out_proj_->value,
+  linear_forward(ctx.stream, ctx.scratch, y, flat, out_proj_->value,
                  ctx.mesh.tp().rank() == 0 ? out_bias_->value : Tensor{});
 }
 
@@ -171,7 +172,7 @@ void MambaMixer::backward(const Context& ctx, const Sequences& seqs, Tensor dx, 
   const auto flat = [&](const Tensor& t) { return t.view({tokens, inner_}); };
   ArenaScope scope(ctx.scratch);
   const Tensor dgated = ctx.scratch.allocate(dtype, s.z.dims());
-  linear_backward_input(ctx.stream, flat(dgated), dy, out_proj_->value);
+  linear_backward_input(ctx.stream, ctx.scratch, flat(dgated), dy, out_proj_->value);
 
   const ScanOperands operands{convolve(ctx, seqs, s.halo, s), project_delta(ctx, seqs, s)};
   const Tensor du = ctx.scratch.allocate(dtype, s.z.dims());
@@ -195,11 +196,13 @@ void MambaMixer::backward(const Context& ctx, const Sequences& seqs, Tensor dx, 
                  .da_log = a_log_->grad,
                  .dh0 = {}},
                 gated, dgated, operands, s);
-  linear_backward_input(ctx.stream, ddt, flat(ddelta), dt_proj_->value);
+  linear_backward_input(ctx.stream, ctx.scratch, ddt, flat(ddelta), dt_proj_->value);
   PendingCollective summing = ctx.mesh.tp().start_all_reduce(ctx.stream, dnormed);
-  linear_backward_weight(ctx.stream, out_proj_->grad, dy, flat(gated), out_proj_->write);
+  linear_backward_weight(ctx.stream, ctx.scratch, out_proj_->grad, dy, flat(gated),
+                         out_proj_->write);
   if (out_bias_->present()) bias_backward(ctx.stream, ctx.scratch, out_bias_->grad, dy);
-  linear_backward_weight(ctx.stream, dt_proj_->grad, flat(ddelta), s.dt, dt_proj_->write);
+  linear_backward_weight(ctx.stream, ctx.scratch, dt_proj_->grad, flat(ddelta), s.dt,
+                         dt_proj_->write);
   summing.wait();
 
   const Tensor dprojected = ctx.temporary(DType::f32, {tokens, width});
@@ -211,8 +214,9 @@ void MambaMixer::backward(const Context& ctx, const Sequences& seqs, Tensor dx, 
     dprojected_low = ctx.temporary(dtype, {tokens, width});
     cast(ctx.stream, dprojected_low, dprojected);
   }
-  linear_backward_input(ctx.stream, flat(du), dprojected_low, x_proj_->value, Write::accumulate);
-  linear_backward_weight(ctx.stream, x_proj_->grad, dprojected_low, flat(operands.u),
+  linear_backward_input(ctx.stream, ctx.scratch, flat(du), dprojected_low, x_proj_->value,
+                        Write::accumulate);
+  linear_backward_weight(ctx.stream, ctx.scratch, x_proj_->grad, dprojected_low, flat(operands.u),
                          x_proj_->write);
 
   const Tensor dconv_in = gated;  // used up
@@ -222,13 +226,14 @@ void MambaMixer::backward(const Context& ctx, const Sequences& seqs, Tensor dx, 
   if (dhalo.present()) return_halo(ctx.stream, ctx.scratch, ctx.mesh.cp(), dconv_in, dhalo);
   const Tensor halves[] = {flat(dconv_in), flat(dz)};
   for (const int half : {0, 1}) {
-    linear_backward_input(ctx.stream, dx, halves[half], in_proj_half(in_proj_->value, half),
+    linear_backward_input(ctx.stream, ctx.scratch, dx, halves[half],
+                          in_proj_half(in_proj_->value, half),
                           half == 0 ? Write::overwrite : Write::accumulate);
   }
   dx_ready();
   for (const int half : {0, 1}) {
-    linear_backward_weight(ctx.stream, in_proj_half(in_proj_->grad, half), halves[half], x,
-                           in_proj_->write);
+    linear_backward_weight(ctx.stream, ctx.scratch, in_proj_half(in_proj_->grad, half),
+                           halves[half], x, in_proj_->write);
     if (in_bias_->present()) {
       bias_backward(ctx.stream, ctx.scratch, in_proj_half(in_bias_->grad, half), halves[half]);
     }

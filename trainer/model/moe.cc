@@ -90,7 +90,7 @@ void Moe::route(const Context& ctx, const Sequences& seqs, Tensor x, const Routi
   s.weight = ctx.activation(DType::f32, {tokens, top_k_});
   {
     ArenaScope scope(ctx.scratch);
-    linear_forward(ctx.stream, s.logits, in_float32(ctx, x), router_->value);
+    linear_forward(ctx.stream, ctx.scratch, s.logits, in_float32(ctx, x), router_->value);
   }
   jitter(ctx, seqs, s.logits, routing);
   router_forward(ctx.stream, s.probs, s.index, s.weight, s.logits, renormalize_);
@@ -146,9 +146,10 @@ void Moe::forward(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
   }
   const Tensor act = ctx.temporary(x.dtype(), {rows, ffn});
   const Tensor rows_out = ctx.temporary(y.dtype(), {rows, hidden});
-  grouped_linear_forward(ctx.stream, s.gate_up, rows_in, matrices(gate_up_->value), offsets);
+  grouped_linear_forward(ctx.stream, ctx.scratch, s.gate_up, rows_in, matrices(gate_up_->value),
+                         offsets);
   swiglu_forward(ctx.stream, act, s.gate_up, s.row_weight);
-  grouped_linear_forward(ctx.stream, rows_out, act, down_->value, offsets);
+  grouped_linear_forward(ctx.stream, ctx.scratch, rows_out, act, down_->value, offsets);
   Tensor back = rows_out;
   if (s.exchange) {
     back = ctx.temporary(y.dtype(), {sent, hidden});
@@ -173,18 +174,19 @@ void Moe::backward(const Context& ctx, const Sequences& seqs, Tensor dx, Tensor 
   }
   const Tensor dact = ctx.temporary(dy.dtype(), {rows, ffn}), act = dact;
   const Tensor drow_weight = ctx.temporary(DType::f32, {rows});
-  grouped_linear_backward_input(ctx.stream, dact, drows, down_->value, offsets);
+  grouped_linear_backward_input(ctx.stream, ctx.scratch, dact, drows, down_->value, offsets);
   swiglu_backward(ctx.stream, s.gate_up, act, drow_weight, dact, s.gate_up,
                   s.row_weight);  // both in place
-  grouped_linear_backward_weight(ctx.stream, down_->grad, drows, act, offsets, down_->write);
+  grouped_linear_backward_weight(ctx.stream, ctx.scratch, down_->grad, drows, act, offsets,
+                                 down_->write);
   const Tensor drows_in =
       dx.dtype() == dy.dtype() ? drows : ctx.temporary(dx.dtype(), {rows, hidden});
-  grouped_linear_backward_input(ctx.stream, drows_in, s.gate_up, matrices(gate_up_->value),
-                                offsets);
+  grouped_linear_backward_input(ctx.stream, ctx.scratch, drows_in, s.gate_up,
+                                matrices(gate_up_->value), offsets);
 
   const auto differentiate_gate_up = [&](const Tensor& rows_in) {
-    grouped_linear_backward_weight(ctx.stream, matrices(gate_up_->grad), s.gate_up, rows_in,
-                                   offsets, gate_up_->write);
+    grouped_linear_backward_weight(ctx.stream, ctx.scratch, matrices(gate_up_->grad), s.gate_up,
+                                   rows_in, offsets, gate_up_->write);
   };
   Tensor back = drows_in, back_weight = drow_weight;
   if (s.exchange) {
@@ -222,15 +224,16 @@ void Moe::router_backward(const Context& ctx, const Sequences& seqs, Tensor dx, 
                            s.logits.slice(g * n, n), renormalize_, loss.z_scale);
   }
   jitter(ctx, seqs, dlogits, routing);
-  linear_backward_weight(ctx.stream, router_->grad, dlogits, in_float32(ctx, x), router_->write);
+  linear_backward_weight(ctx.stream, ctx.scratch, router_->grad, dlogits, in_float32(ctx, x),
+                         router_->write);
   // The whole gradient of x through the router is on every rank: one of them adds it to its part.
   if (ctx.mesh.tp().rank() > 0) return;
   if (dx.dtype() == DType::f32) {
-    linear_backward_input(ctx.stream, dx, dlogits, router_->value, Write::accumulate);
+    linear_backward_input(ctx.stream, ctx.scratch, dx, dlogits, router_->value, Write::accumulate);
     return;
   }
   const Tensor through_router = ctx.scratch.allocate(DType::f32, dx.dims());
-  linear_backward_input(ctx.stream, through_router, dlogits, router_->value);
+  linear_backward_input(ctx.stream, ctx.scratch, through_router, dlogits, router_->value);
   add(ctx.stream, dx, through_router);
 }
 

@@ -49,12 +49,12 @@ OpCase grouped_case(const Dims& d, DType dtype) {
     }
     return std::vector<Values>{y};
   };
-  op.forward = [d](Stream& s, Arena&, auto in, auto out) {
-    grouped_linear_forward(s, out[0], in[0], in[1], d.offsets);
+  op.forward = [d](Stream& s, Arena& scratch, auto in, auto out) {
+    grouped_linear_forward(s, scratch, out[0], in[0], in[1], d.offsets);
   };
-  op.backward = [d](Stream& s, Arena&, auto in, auto, auto dout, auto din) {
-    grouped_linear_backward_input(s, din[0], dout[0], in[1], d.offsets);
-    grouped_linear_backward_weight(s, din[1], dout[0], in[0], d.offsets);
+  op.backward = [d](Stream& s, Arena& scratch, auto in, auto, auto dout, auto din) {
+    grouped_linear_backward_input(s, scratch, din[0], dout[0], in[1], d.offsets);
+    grouped_linear_backward_weight(s, scratch, din[1], dout[0], in[0], d.offsets);
   };
   return op;
 }
@@ -82,9 +82,10 @@ TEST(GroupedLinear, EachExpertIsAPlainLinearLayer) {
     const GuardedTensor y(dtype, {d.rows(), d.out}), dx(dtype, {d.rows(), d.in});
     const GuardedTensor dw(DType::f32, {d.experts(), d.out, d.in});
     Stream stream = test::make_stream(3);
-    grouped_linear_forward(stream, y.tensor(), x.tensor(), w.tensor(), d.offsets);
-    grouped_linear_backward_input(stream, dx.tensor(), dy.tensor(), w.tensor(), d.offsets);
-    grouped_linear_backward_weight(stream, dw.tensor(), dy.tensor(), x.tensor(), d.offsets,
+    Arena scratch(test::device());
+    grouped_linear_forward(stream, scratch, y.tensor(), x.tensor(), w.tensor(), d.offsets);
+    grouped_linear_backward_input(stream, scratch, dx.tensor(), dy.tensor(), w.tensor(), d.offsets);
+    grouped_linear_backward_weight(stream, scratch, dw.tensor(), dy.tensor(), x.tensor(), d.offsets,
                                    Write::overwrite);
     for (std::int64_t e = 0; e < d.experts(); ++e) {
       const std::int64_t begin = d.offsets[e], rows = d.offsets[e + 1] - begin;
@@ -92,9 +93,9 @@ TEST(GroupedLinear, EachExpertIsAPlainLinearLayer) {
       const GuardedTensor want_y(dtype, {rows, d.out}), want_dx(dtype, {rows, d.in});
       const GuardedTensor want_dw(DType::f32, {d.out, d.in});
       const Tensor xe = x.tensor().slice(begin, rows), dye = dy.tensor().slice(begin, rows);
-      linear_forward(stream, want_y.tensor(), xe, we);
-      linear_backward_input(stream, want_dx.tensor(), dye, we);
-      linear_backward_weight(stream, want_dw.tensor(), dye, xe, Write::overwrite);
+      linear_forward(stream, scratch, want_y.tensor(), xe, we);
+      linear_backward_input(stream, scratch, want_dx.tensor(), dye, we);
+      linear_backward_weight(stream, scratch, want_dw.tensor(), dye, xe, Write::overwrite);
       EXPECT_EQ(test::to_doubles(y.tensor().slice(begin, rows)), want_y.values()) << e;
       EXPECT_EQ(test::to_doubles(dx.tensor().slice(begin, rows)), want_dx.values()) << e;
       EXPECT_EQ(test::to_doubles(dw.tensor().slice(e, 1)), want_dw.values()) << e;
@@ -109,11 +110,12 @@ TEST(GroupedLinear, WithoutRowsZeroesOrKeepsTheWeightGradient) {
   const GuardedTensor dw(DType::f32, {2, 3, 4}, std::vector<double>(24, 2.5));
   const GuardedTensor w(DType::bf16, {2, 3, 4}, std::vector<double>(24, 1.0));
   Stream stream = test::make_stream(2);
-  grouped_linear_forward(stream, dy.tensor(), x.tensor(), w.tensor(), offsets);
-  grouped_linear_backward_input(stream, x.tensor(), dy.tensor(), w.tensor(), offsets);
-  grouped_linear_backward_weight(stream, dw.tensor(), dy.tensor(), x.tensor(), offsets);
+  Arena scratch(test::device());
+  grouped_linear_forward(stream, scratch, dy.tensor(), x.tensor(), w.tensor(), offsets);
+  grouped_linear_backward_input(stream, scratch, x.tensor(), dy.tensor(), w.tensor(), offsets);
+  grouped_linear_backward_weight(stream, scratch, dw.tensor(), dy.tensor(), x.tensor(), offsets);
   EXPECT_EQ(dw.values(), std::vector<double>(24, 2.5));
-  grouped_linear_backward_weight(stream, dw.tensor(), dy.tensor(), x.tensor(), offsets,
+  grouped_linear_backward_weight(stream, scratch, dw.tensor(), dy.tensor(), x.tensor(), offsets,
                                  Write::overwrite);
   EXPECT_EQ(dw.values(), std::vector<double>(24, 0.0));
 }
@@ -121,9 +123,11 @@ TEST(GroupedLinear, WithoutRowsZeroesOrKeepsTheWeightGradient) {
 TEST(GroupedLinear, RejectsOffsetsThatDoNotCutTheRows) {
   const GuardedTensor x(DType::f32, {4, 2}), w(DType::f32, {2, 3, 2}), y(DType::f32, {4, 3});
   Stream s = test::make_stream(1);
+  Arena scratch(test::device());
   for (const Offsets& bad :
        {Offsets{0, 4}, Offsets{0, 2, 3}, Offsets{1, 2, 4}, Offsets{0, 5, 4}, Offsets{}}) {
-    EXPECT_THROW(grouped_linear_forward(s, y.tensor(), x.tensor(), w.tensor(), bad), LogicError);
+    EXPECT_THROW(grouped_linear_forward(s, scratch, y.tensor(), x.tensor(), w.tensor(), bad),
+                 LogicError);
   }
 }
 

@@ -80,8 +80,8 @@ OpCase linear_case(const Dims& dims, DType dtype, DType result, Write write, boo
     }
     return std::vector<Values>{y};
   };
-  op.forward = [bias](Stream& s, Arena&, auto inputs, auto outputs) {
-    linear_forward(s, outputs[0], inputs[0], inputs[1], bias ? inputs[2] : Tensor{});
+  op.forward = [bias](Stream& s, Arena& scratch, auto inputs, auto outputs) {
+    linear_forward(s, scratch, outputs[0], inputs[0], inputs[1], bias ? inputs[2] : Tensor{});
   };
   // The gradient of y has y's dtype, but a product's inputs agree: hand it over in the inputs' own.
   op.backward = [=](Stream& s, Arena& scratch, auto inputs, auto, auto dout, auto din) {
@@ -90,8 +90,8 @@ OpCase linear_case(const Dims& dims, DType dtype, DType result, Write write, boo
       dy = scratch.allocate(dtype, dout[0].dims());
       test::from_doubles(dy, test::to_doubles(dout[0]));
     }
-    linear_backward_input(s, din[0], dy, inputs[1], write);
-    linear_backward_weight(s, din[1], dy, inputs[0]);
+    linear_backward_input(s, scratch, din[0], dy, inputs[1], write);
+    linear_backward_weight(s, scratch, din[1], dy, inputs[0]);
     if (bias) bias_backward(s, scratch, din[2], dout[0]);
   };
   return op;
@@ -126,6 +126,7 @@ struct Operands {
 
 Results run(const Operands& in, const Dims& d, DType result, Write write, int threads) {
   Stream stream = test::make_stream(threads);
+  Arena scratch(test::device());
   const auto filled = [&](DType dtype, std::int64_t rows, std::int64_t cols, const char* name) {
     return write == Write::overwrite
                ? GuardedTensor(dtype, {rows, cols})
@@ -135,10 +136,10 @@ Results run(const Operands& in, const Dims& d, DType result, Write write, int th
   const GuardedTensor bias = filled(result, 1, d.out, "bias");
   const GuardedTensor dx = filled(result, d.tokens, d.in, "dx");
   const GuardedTensor dw = filled(DType::f32, d.out, d.in, "dw");
-  linear_forward(stream, y.tensor(), in.x.tensor(), in.w.tensor(),
+  linear_forward(stream, scratch, y.tensor(), in.x.tensor(), in.w.tensor(),
                  write == Write::accumulate ? bias.tensor().view({d.out}) : Tensor{});
-  linear_backward_input(stream, dx.tensor(), in.dy.tensor(), in.w.tensor(), write);
-  linear_backward_weight(stream, dw.tensor(), in.dy.tensor(), in.x.tensor(), write);
+  linear_backward_input(stream, scratch, dx.tensor(), in.dy.tensor(), in.w.tensor(), write);
+  linear_backward_weight(stream, scratch, dw.tensor(), in.dy.tensor(), in.x.tensor(), write);
   return {y.values(), dx.values(), dw.values(),
           y.guards_intact() && dx.guards_intact() && dw.guards_intact()};
 }
@@ -227,10 +228,12 @@ TEST(Linear, ARowDoesNotDependOnTheOtherRows) {
     const Operands in(d, dtype);
     const Results all = run(in, d, dtype, Write::overwrite, 2);
     Stream stream = test::make_stream(2);
+    Arena scratch(test::device());
     for (const std::int64_t begin : {std::int64_t{0}, std::int64_t{40}}) {
       for (const std::int64_t rows : {1, 2, 5, 7, 27}) {
         const GuardedTensor y(dtype, {rows, d.out});
-        linear_forward(stream, y.tensor(), in.x.tensor().slice(begin, rows), in.w.tensor());
+        linear_forward(stream, scratch, y.tensor(), in.x.tensor().slice(begin, rows),
+                       in.w.tensor());
         const auto at = all.y.begin() + begin * d.out;
         EXPECT_EQ(y.values(), std::vector<double>(at, at + rows * d.out));
       }
@@ -253,11 +256,12 @@ TEST(Linear, AddsTheBiasOfEachCall) {
   const GuardedTensor a(DType::f32, {3}, {10, 20, 30}), b(DType::f32, {3}, {1, 2, 3});
   const GuardedTensor y(DType::f32, {1, 3});
   Stream stream = test::make_stream(1);
-  linear_forward(stream, y.tensor(), x.tensor(), w.tensor(), a.tensor());
+  Arena scratch(test::device());
+  linear_forward(stream, scratch, y.tensor(), x.tensor(), w.tensor(), a.tensor());
   EXPECT_EQ(y.values(), (std::vector<double>{10, 22, 34}));
-  linear_forward(stream, y.tensor(), x.tensor(), w.tensor(), b.tensor());
+  linear_forward(stream, scratch, y.tensor(), x.tensor(), w.tensor(), b.tensor());
   EXPECT_EQ(y.values(), (std::vector<double>{1, 4, 7}));
-  linear_forward(stream, y.tensor(), x.tensor(), w.tensor());
+  linear_forward(stream, scratch, y.tensor(), x.tensor(), w.tensor());
   EXPECT_EQ(y.values(), (std::vector<double>{0, 2, 4}));
 }
 
@@ -286,7 +290,8 @@ TEST(Linear, CountsItsFlops) {
   const Operands in(d, DType::f32);
   const GuardedTensor y(DType::f32, {3, 7});
   Stream stream = test::make_stream(1);
-  linear_forward(stream, y.tensor(), in.x.tensor(), in.w.tensor());
+  Arena scratch(test::device());
+  linear_forward(stream, scratch, y.tensor(), in.x.tensor(), in.w.tensor());
   EXPECT_EQ(stream.profile().matmul_flops, 2.0 * 3 * 5 * 7);
   EXPECT_GT(stream.profile()[Part::matmul], 0.0);
 }
@@ -295,17 +300,20 @@ TEST(Linear, RejectsShapesAndDtypesThatDisagree) {
   const GuardedTensor x(DType::f32, {2, 4}), w(DType::f32, {3, 4}), y(DType::f32, {2, 3});
   const GuardedTensor wide(DType::f32, {3, 5}), half(DType::bf16, {2, 3}), xh(DType::bf16, {2, 4});
   Stream s = test::make_stream(1);
-  EXPECT_THROW(linear_forward(s, y.tensor(), x.tensor(), wide.tensor()), LogicError);
-  EXPECT_THROW(linear_forward(s, y.tensor(), xh.tensor(), w.tensor()), LogicError);
-  EXPECT_THROW(linear_forward(s, half.tensor(), x.tensor(), w.tensor()), LogicError);
+  Arena scratch(test::device());
+  EXPECT_THROW(linear_forward(s, scratch, y.tensor(), x.tensor(), wide.tensor()), LogicError);
+  EXPECT_THROW(linear_forward(s, scratch, y.tensor(), xh.tensor(), w.tensor()), LogicError);
+  EXPECT_THROW(linear_forward(s, scratch, half.tensor(), x.tensor(), w.tensor()), LogicError);
   const GuardedTensor narrow(DType::f32, {2}), half_bias(DType::bf16, {3});
   for (const GuardedTensor* bias : {&narrow, &half_bias})
-    EXPECT_THROW(linear_forward(s, y.tensor(), x.tensor(), w.tensor(), bias->tensor()), LogicError);
-  Arena scratch(test::device());
+    EXPECT_THROW(linear_forward(s, scratch, y.tensor(), x.tensor(), w.tensor(), bias->tensor()),
+                 LogicError);
   EXPECT_THROW(bias_backward(s, scratch, narrow.tensor(), y.tensor()), LogicError);
-  EXPECT_THROW(linear_backward_input(s, x.tensor(), x.tensor(), w.tensor()), LogicError);
-  EXPECT_THROW(linear_backward_weight(s, wide.tensor(), y.tensor(), x.tensor()), LogicError);
-  EXPECT_THROW(linear_backward_weight(s, half.tensor(), y.tensor(), x.tensor()), LogicError);
+  EXPECT_THROW(linear_backward_input(s, scratch, x.tensor(), x.tensor(), w.tensor()), LogicError);
+  EXPECT_THROW(linear_backward_weight(s, scratch, wide.tensor(), y.tensor(), x.tensor()),
+               LogicError);
+  EXPECT_THROW(linear_backward_weight(s, scratch, half.tensor(), y.tensor(), x.tensor()),
+               LogicError);
 }
 
 }  // namespace

@@ -17,10 +17,11 @@ namespace {
 double rate_of_products(Stream& stream) {
   constexpr std::int64_t kSize = 1280;
   const Buffer x(kSize * kSize * 4), w(kSize * kSize * 4), y(kSize * kSize * 4);
+  Arena scratch;
   double best = 0;
   for (int i = 0; i < 6; ++i) {
     stream.profile().reset();
-    linear_forward(stream, y.tensor(DType::f32, {kSize, kSize}),
+    linear_forward(stream, scratch, y.tensor(DType::f32, {kSize, kSize}),
                    x.tensor(DType::f32, {kSize, kSize}), w.tensor(DType::f32, {kSize, kSize}));
     best = std::max(best, stream.profile().matmul_flops / stream.profile()[Part::matmul] * 1e-9);
   }
