@@ -8,9 +8,9 @@ namespace jamba {
 // microseconds for each scope). A scope that waits for another stream counts the time that the
 // device stood still for it. On the CPU both do nothing.
 
-/// What is issued to the stream from here on is timed where it runs. Profile::reset() starts anew.
+/// What is issued to the stream from here on is timed where it runs.
 void begin_device_times(Stream&);
-/// Waits for the stream and adds up what was timed.
+/// Waits for the stream and adds what was timed to its profile.
 void end_device_times(Stream&);
 
 }  // namespace jamba

@@ -8,7 +8,6 @@
 #include <tuple>
 
 #include "kernels/core/backend.h"
-#include "kernels/core/cuda/check.h"
 #include "kernels/core/cuda/stream_cuda.h"
 #include "kernels/core/handle.h"
 #include "kernels/core/memory.h"
@@ -47,8 +46,8 @@ Layout make_layout(DType dtype, std::int64_t row_elements, std::int64_t rows) {
 }
 
 void set_bias(const Operation& operation, const void* bias) {
-  check(cublasLtMatmulDescSetAttribute(operation.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
-                                       sizeof bias),
+  check(cublasLtMatmulDescSetAttribute(operation.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                       static_cast<const void*>(&bias), sizeof bias),
         "setting a bias");
 }
 

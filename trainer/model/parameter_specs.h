@@ -45,7 +45,8 @@ struct ParameterSpec {
   InitRule init = InitRule::normal;
   /// Matrices decay; norms, biases, A_log, D and the convolution's bias do not.
   bool weight_decay = false;
-  /// Only the operands of large matrix products are stored in the compute dtype.
+  /// Only operands of large matrix products, and biases of results in the compute dtype, are stored
+  /// in it.
   bool keep_float32 = false;
   /// Backward of a step's first microbatch overwrites the gradient; the rest must start from zero.
   bool gradient_overwritten = false;

@@ -50,7 +50,7 @@ template <class T>
 T value_of(const void* value, std::size_t bytes, const char* what) {
   if (bytes != sizeof(T)) fail(std::string("cuBLASLt: an attribute of another size: ") + what);
   T out;
-  std::memcpy(&out, value, sizeof(T));
+  std::memcpy(static_cast<void*>(&out), value, sizeof(T));
   return out;
 }
 
