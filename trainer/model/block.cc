@@ -48,6 +48,15 @@ Tensor Block::normed(const Context& ctx, Tensor x, Tensor rstd, const Weight& w)
   return y;
 }
 
+template <class Forward>
+void Block::region_forward(const Context& ctx, const Sequences& seqs, Tensor y, Tensor in,
+                           Forward&& forward) const {
+  const Tensor whole_in = region_.gather(ctx.stream, ctx.scratch, in, seqs.tokens());
+  const auto partial = region_.partial(ctx.stream, ctx.scratch, y, seqs.tokens());
+  forward(partial.tokens, whole_in);
+  region_.reduce(ctx.stream, y, partial);
+}
+
 void Block::forward(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
                     const RouterStatistics& statistics, const Routing& routing, Saved& s) const {
   const Range range(ctx.stream.profile(), forward_name_.c_str());
@@ -56,16 +65,16 @@ void Block::forward(const Context& ctx, const Sequences& seqs, Tensor y, Tensor 
   const Tensor mixer_out = ctx.activation(x.dtype(), {x.rows(), x.cols()});
   {
     ArenaScope scope(ctx.scratch);
-    const Tensor in = region_.gather(ctx.stream, ctx.scratch,
-                                     normed(ctx, x, s.rstd_mixer, *mixer_norm_), seqs.tokens());
-    const auto partial = region_.partial(ctx.stream, ctx.scratch, mixer_out, seqs.tokens());
-    if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
-      attention->forward(ctx, seqs, partial.tokens, in, s.mixer.emplace<AttentionMixer::Saved>());
-    } else {
-      std::get<MambaMixer>(mixer_).forward(ctx, seqs, partial.tokens, in,
-                                           s.mixer.emplace<MambaMixer::Saved>());
-    }
-    region_.reduce(ctx.stream, mixer_out, partial);
+    region_forward(ctx, seqs, mixer_out, normed(ctx, x, s.rstd_mixer, *mixer_norm_),
+                   [&](Tensor out, Tensor in) {
+                     if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
+                       attention->forward(ctx, seqs, out, in,
+                                          s.mixer.emplace<AttentionMixer::Saved>());
+                     } else {
+                       std::get<MambaMixer>(mixer_).forward(ctx, seqs, out, in,
+                                                            s.mixer.emplace<MambaMixer::Saved>());
+                     }
+                   });
   }
   feed_forward(ctx, seqs, y, mixer_out, x, statistics, routing, s);
 }
@@ -79,15 +88,14 @@ void Block::feed_forward(const Context& ctx, const Sequences& seqs, Tensor y, Te
   ArenaScope scope(ctx.scratch);
   const Tensor own = ctx.scratch.allocate(x.dtype(), x.dims());
   rms_norm_forward(ctx.stream, own, s.sum, s.rstd_ffn, mixer_out, x, ffn_norm_->value, eps_);
-  const Tensor in = region_.gather(ctx.stream, ctx.scratch, own, seqs.tokens());
-  const auto partial = region_.partial(ctx.stream, ctx.scratch, y, seqs.tokens());
-  if (const auto* mlp = std::get_if<Mlp>(&ffn_)) {
-    mlp->forward(ctx, partial.tokens, in, s.ffn.emplace<Mlp::Saved>());
-  } else {
-    std::get<Moe>(ffn_).forward(ctx, seqs, partial.tokens, in, statistics, routing,
-                                s.ffn.emplace<Moe::Saved>());
-  }
-  region_.reduce(ctx.stream, y, partial);
+  region_forward(ctx, seqs, y, own, [&](Tensor out, Tensor in) {
+    if (const auto* mlp = std::get_if<Mlp>(&ffn_)) {
+      mlp->forward(ctx, out, in, s.ffn.emplace<Mlp::Saved>());
+    } else {
+      std::get<Moe>(ffn_).forward(ctx, seqs, out, in, statistics, routing,
+                                  s.ffn.emplace<Moe::Saved>());
+    }
+  });
   add(ctx.stream, y, s.sum);
 }
 
@@ -150,17 +158,15 @@ void Block::infer(const Context& ctx, const Sequences& seqs, Tensor y, Tensor x,
   const Tensor mixer_out = ctx.activations.allocate(x.dtype(), x.dims());
   {
     ArenaScope scope(ctx.scratch);
-    const Tensor in = region_.gather(
-        ctx.stream, ctx.scratch,
-        normed(ctx, x, ctx.temporary(DType::f32, {x.rows()}), *mixer_norm_), seqs.tokens());
-    const auto partial = region_.partial(ctx.stream, ctx.scratch, mixer_out, seqs.tokens());
-    if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
-      attention->infer(ctx, seqs, partial.tokens, in, std::get<KvCache>(state));
-    } else {
-      std::get<MambaMixer>(mixer_).infer(ctx, seqs, partial.tokens, in,
-                                         std::get<MambaState>(state));
-    }
-    region_.reduce(ctx.stream, mixer_out, partial);
+    const Tensor rstd = ctx.temporary(DType::f32, {x.rows()});
+    region_forward(
+        ctx, seqs, mixer_out, normed(ctx, x, rstd, *mixer_norm_), [&](Tensor out, Tensor in) {
+          if (const auto* attention = std::get_if<AttentionMixer>(&mixer_)) {
+            attention->infer(ctx, seqs, out, in, std::get<KvCache>(state));
+          } else {
+            std::get<MambaMixer>(mixer_).infer(ctx, seqs, out, in, std::get<MambaState>(state));
+          }
+        });
   }
   RouterStatistics statistics;
   if (has_experts()) statistics = make_statistics(ctx.activations, 1, num_experts_, x.rows());

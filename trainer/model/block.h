@@ -45,6 +45,9 @@ class Block {
   Tensor normed(const Context&, Tensor x, Tensor rstd, const Weight&) const;
   void feed_forward(const Context&, const Sequences&, Tensor y, Tensor mixer_out, Tensor x,
                     const RouterStatistics&, const Routing&, Saved&) const;
+  /// Runs a region's forward between its two ends: y [rows, hidden] from in [rows, hidden].
+  template <class Forward>
+  void region_forward(const Context&, const Sequences&, Tensor y, Tensor in, Forward&&) const;
   /// Runs a region's backward between its two ends: dx [rows, hidden] from dy [rows, hidden].
   template <class Backward>
   void region_backward(const Context&, const Sequences&, Tensor dx, Tensor dy, Tensor in,
