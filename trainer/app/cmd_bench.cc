@@ -154,10 +154,12 @@ int run_ranks(const Options& options, MpiSession& mpi) {
             [](const Timed& a, const Timed& b) { return a.seconds < b.seconds; });
   const Timed& median = timed[timed.size() / 2];
   const double seconds = median.seconds;
-  Timed parts = median;
-  if (stream.device().kind == DeviceKind::cuda) {  // in a step of its own, since that costs time
-    parts = time_on_device(stream, [&] { step.run(tokens, config.train.steps, false); });
-  }
+  const nlohmann::ordered_json traffic = traffic_a_step(mesh, sent, options.steps);
+  // On a device in a step of its own, since that costs time.
+  const Timed parts =
+      stream.device().kind == DeviceKind::cuda
+          ? time_on_device(stream, [&] { step.run(tokens, config.train.steps, false); })
+          : median;
 
   const double tokens_per_s = static_cast<double>(options.batch * options.seq_len) / seconds;
   const double flops = train_flops_per_token(config.model, options.seq_len);
@@ -181,7 +183,7 @@ int run_ranks(const Options& options, MpiSession& mpi) {
       {"threads", stream.num_threads()},
       {"dtype", options.dtype},
       {"exposed_communication", parts.exposed},
-      {"sent_bytes", traffic_a_step(mesh, sent, options.steps)}};
+      {"sent_bytes", traffic}};
   double known = 0;
   for (int p = 0; p < kNumParts; ++p) {
     if (static_cast<Part>(p) == Part::rest) continue;
